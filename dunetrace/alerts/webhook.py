@@ -1,0 +1,148 @@
+"""The webhook's body and its two kinds of signature.
+
+Flat JSON, the same words as the API's, without any digest: what leaves the server must not let anyone look text up.
+The signatures cover the exact bytes sent; receivers check either ours (``X-Dunetrace-Signature``) or, with a ready-made
+library, Standard Webhooks'. Used by the destination actor, and by the command that sends a test.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dunetrace.deliveries import Alert, Kind
+from dunetrace.errors import SettingError
+from dunetrace.explain import RateContext, explain
+from dunetrace.signals import FailureSignal, FailureType, Severity
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+SCHEMA_VERSION = "1.0"
+_STANDARD_PREFIX = "whsec_"
+_DIGEST_SUFFIXES = ("_hash", "_hashes")
+_EVENTS = {
+    Kind.FIRST: "failure_signal",
+    Kind.UPDATE: "failure_update",
+    Kind.ESCALATED: "failure_update",
+    Kind.RESOLVED: "issue_resolved",
+}
+
+
+class Message(NamedTuple):
+    """What is POSTed: the exact bytes, and the headers that speak of them."""
+
+    body: bytes
+    headers: dict[str, str]
+
+
+class SigningKeys(NamedTuple):
+    """The HMAC keys one secret stands for."""
+
+    dunetrace: bytes
+    standard: bytes
+
+
+def message(alert: Alert, secret: str | None, sent_at: float) -> Message:
+    """The request that tells of `alert`; `sent_at` is Unix seconds."""
+    return _sealed(_EVENTS[alert.kind], alert, secret, sent_at)
+
+
+def test_message(delivery_id: UUID, secret: str | None, sent_at: float) -> Message:
+    """A request in the real form, with made-up content, to try a receiver with."""
+    signal = FailureSignal(
+        failure_type=FailureType.TOOL_LOOP,
+        severity=Severity.LOW,
+        run_id="test-run",
+        agent_id="test-agent",
+        agent_version="00000000",
+        step_index=0,
+        confidence=0.5,
+    )
+    alert = Alert(delivery_id, Kind.FIRST, signal, detected_at=sent_at, rate_context=RateContext(1, 1, 1.0, False))
+    words = {
+        "title": "Test alert from Dunetrace",
+        "what": "Nothing happened. Somebody asked for a test of this destination.",
+        "why_it_matters": "An alert that cannot arrive is no alert.",
+        "evidence_summary": "None: this is a test.",
+        "suggested_fixes": [{"description": "Nothing to fix: it arrived.", "language": "text", "code": ""}],
+    }
+    return _sealed("test", alert, secret, sent_at, words)
+
+
+def signing_keys(secret: str) -> SigningKeys:
+    """SettingError when a ``whsec_`` secret is not base64."""
+    raw = secret.encode()
+    if not secret.startswith(_STANDARD_PREFIX):
+        return SigningKeys(raw, raw)
+    rest = secret.removeprefix(_STANDARD_PREFIX).rstrip("=")
+    try:
+        standard = base64.b64decode(rest + "=" * (-len(rest) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        standard = b""
+    if not standard:
+        raise SettingError("WEBHOOK_SECRET: what follows whsec_ must be base64; any other secret is taken as it is")
+    return SigningKeys(raw, standard)
+
+
+def without_digests(value: Any) -> Any:
+    """`value` with every key that holds a digest left out, at any depth."""
+    if isinstance(value, dict):
+        return {key: without_digests(item) for key, item in value.items() if not key.endswith(_DIGEST_SUFFIXES)}
+    if isinstance(value, list | tuple):
+        return [without_digests(item) for item in value]
+    return value
+
+
+def _sealed(
+    event: str, alert: Alert, secret: str | None, sent_at: float, words: dict[str, Any] | None = None
+) -> Message:
+    document = _document(event, alert, sent_at, words or explain(alert.signal, alert.rate_context).as_json())
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return Message(body, _headers(event, body, str(alert.delivery_id), secret, sent_at))
+
+
+def _document(event: str, alert: Alert, sent_at: float, words: dict[str, Any]) -> dict[str, Any]:
+    signal = alert.signal
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "event": event,
+        "sent_at": sent_at,
+        "failure_type": signal.failure_type,
+        "severity": signal.severity,
+        "confidence": signal.confidence,
+        "run_id": signal.run_id,
+        "agent_id": signal.agent_id,
+        "agent_version": signal.agent_version,
+        "step_index": signal.step_index,
+        "detected_at": alert.detected_at,
+        "title": words["title"],
+        "what": words["what"],
+        "why_it_matters": words["why_it_matters"],
+        "evidence_summary": words["evidence_summary"],
+        "evidence": without_digests(signal.evidence),
+        "suggested_fixes": words["suggested_fixes"],
+        "rate_context": alert.rate_context.as_json() if alert.rate_context is not None else None,
+        "delivery_id": str(alert.delivery_id),
+    }
+
+
+def _headers(event: str, body: bytes, delivery_id: str, secret: str | None, sent_at: float) -> dict[str, str]:
+    timestamp = str(int(sent_at))
+    headers = {
+        "Content-Type": "application/json",
+        "X-Dunetrace-Event": event,
+        "X-Dunetrace-Version": SCHEMA_VERSION,
+        "webhook-id": delivery_id,
+        "webhook-timestamp": timestamp,
+    }
+    if secret:
+        keys = signing_keys(secret)
+        sealed = hmac.digest(keys.standard, f"{delivery_id}.{timestamp}.".encode() + body, hashlib.sha256)
+        headers["X-Dunetrace-Signature"] = hmac.digest(keys.dunetrace, body, hashlib.sha256).hex()
+        headers["webhook-signature"] = "v1," + base64.b64encode(sealed).decode()
+    return headers

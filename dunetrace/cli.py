@@ -1,0 +1,217 @@
+"""The command line: runs the process, and looks after its keys and its database.
+
+Every error a person can mend is one line on stderr and exit status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from dunetrace.errors import DunetraceError, SettingError, StartError, StoreUnavailableError
+
+if sys.version_info >= (3, 14):
+    raise SystemExit("dunetrace: the server runs on Python 3.11 to 3.13 (the SDK on 3.14 too); use one of those")
+try:
+    import click
+    import trio
+
+    from dunetrace import config, telemetry
+    from dunetrace.nursery import ROLES, Addresses, serve
+    from dunetrace.serving import auth
+    from dunetrace.store import migrations
+    from dunetrace.store.embedded import DataDirectory, EmbeddedPostgres
+    from dunetrace.store.gateway import Gateway, check_access, open_gateway
+    from dunetrace.store.reads import keys as key_reads
+    from dunetrace.store.reads.scope import Scope
+    from dunetrace.store.writes import keys as key_writes
+except ImportError as error:
+    raise SystemExit(
+        f"dunetrace: the server needs its extra ({error.name} is missing): pip install '<this project>[server]'"
+    ) from None
+
+T = TypeVar("T")
+EXIT_MENDABLE = 2
+
+
+@click.group(invoke_without_command=True)
+@click.option("--actors", metavar="NAMES", help=f"Run only some, with commas between: {', '.join(ROLES)}.")
+@click.option("--demo", is_flag=True, help="Also drive a few example agents, so that the page has something to show.")
+@click.version_option(package_name="dunetrace", message="dunetrace %(version)s")
+@click.pass_context
+def main(context: click.Context, actors: str | None, demo: bool) -> None:
+    """Watch AI agents at run time. Without a command: run the whole server."""
+    if context.invoked_subcommand is None:
+        _run(actors, demo)
+
+
+def _run(actors: str | None, demo: bool) -> None:
+    roles = _roles(actors)
+    with _mendable():
+        settings = config.load()
+        telemetry.configure(settings.log_level)
+        if demo and (settings.auth_mode != "dev" or "ingest" not in roles):
+            raise SettingError("--demo: the example agents have no key; it needs AUTH_MODE=dev and the actor ingest")
+        trio.run(partial(serve, settings, [*roles, "demo"] if demo else roles, _version(), _say_ready))
+
+
+def _roles(actors: str | None) -> list[str]:
+    names = list(ROLES) if actors is None else [name.strip() for name in actors.split(",") if name.strip()]
+    unknown = [name for name in names if name not in ROLES]
+    if unknown or not names:
+        raise click.UsageError(f"--actors: {', '.join(unknown) or 'nothing named'}; known are {', '.join(ROLES)}")
+    if ("ingest" in names) != ("writer" in names):
+        raise click.UsageError("--actors: ingest and writer go together: a 202 waits for the writer's commit")
+    return names
+
+
+def _say_ready(addresses: Addresses) -> None:
+    served = {"ingest": addresses.ingest, "api": addresses.api, "page": addresses.dashboard}
+    words = "  ".join(f"{name} {url}" for name, url in served.items() if url)
+    click.echo(f"dunetrace ready  {words}".rstrip())
+    sys.stdout.flush()
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database's tables up to date."""
+
+    async def apply(gateway: Gateway) -> list[str]:
+        return await gateway.unit(migrations.migrate, migrations.load())
+
+    applied = _with_database(apply, migrated=False)
+    click.echo("\n".join(f"applied {name}" for name in applied) or "up to date")
+
+
+@main.group()
+def keys() -> None:
+    """Create, list and revoke API keys."""
+
+
+@keys.command("create")
+@click.option("--customer", default="default", show_default=True, help="Whose key it is.")
+@click.option("--agent", default=auth.ALL_AGENTS, show_default=True, help="One agent, or * for all of the customer's.")
+@click.option("--scopes", default="ingest,read", show_default=True, help=f"Of {', '.join(sorted(auth.SCOPES))}.")
+def create_key(customer: str, agent: str, scopes: str) -> None:
+    """Make a key and print it. It is shown this once; only its hash is kept."""
+    wanted = {scope.strip() for scope in scopes.split(",") if scope.strip()}
+    if not wanted or wanted - auth.SCOPES:
+        raise click.UsageError(f"--scopes: {scopes!r}; known are {', '.join(sorted(auth.SCOPES))}")
+    if not customer or not agent:
+        raise click.UsageError("--customer and --agent must not be empty")
+    key = auth.new_key()
+
+    async def store(gateway: Gateway) -> None:
+        await gateway.unit(key_writes.create_key, auth.key_hash(key), customer, agent, wanted)
+
+    _with_database(store)
+    click.echo(key)
+
+
+@keys.command("list")
+@click.option("--customer", default="default", show_default=True, help="Whose keys.")
+def list_keys(customer: str) -> None:
+    """List a customer's keys: the start of the hash, what it may do, when it was used."""
+
+    async def read(gateway: Gateway) -> list[key_reads.KeyRow]:
+        return await gateway.unit(key_reads.list_keys, Scope(customer))
+
+    rows = _with_database(read)
+    for row in rows:
+        used = f"used {_day(row.last_used_at)}" if row.last_used_at else "never used"
+        state = "" if row.active else "  revoked"
+        scopes = ",".join(row.scopes)
+        click.echo(f"{row.key_hash[:12]}  {row.agent_id}  {scopes}  made {_day(row.created_at)}  {used}{state}")
+    if not rows:
+        click.echo(f"no keys of customer {customer!r}; make one with: python -m dunetrace keys create")
+
+
+@keys.command("revoke")
+@click.argument("key_hash")
+@click.option("--customer", default="default", show_default=True, help="Whose key.")
+def revoke_key(key_hash: str, customer: str) -> None:
+    """Make a key stop working, within a minute. KEY_HASH is the start of its hash, as `keys list` shows it."""
+
+    async def revoke(gateway: Gateway) -> int:
+        return await gateway.unit(key_writes.revoke_key, customer, key_hash)
+
+    found = _with_database(revoke)
+    if found != 1:
+        raise click.UsageError(f"{found} keys of customer {customer!r} begin with {key_hash!r}; see: keys list")
+    click.echo("revoked")
+
+
+def _with_database(work: Callable[[Gateway], Any], *, migrated: bool = True) -> Any:
+    """Run `work` on the configured database, or on the embedded one, which is started for it if it doesn't run."""
+
+    async def run(url: str) -> Any:
+        async with open_gateway(url) as gateway:
+            await check_access(url)
+            if migrated:
+                await gateway.unit(migrations.migrate, migrations.load())
+            return await work(gateway)
+
+    with _mendable():
+        settings = config.load()
+        telemetry.configure("WARNING")
+        with _database_url(settings) as url:
+            return trio.run(run, url)
+
+
+@contextmanager
+def _database_url(settings: config.Settings) -> Iterator[str]:
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    embedded = EmbeddedPostgres(settings.data_dir)
+    if embedded.running_pid() is not None:
+        yield embedded.url
+        return
+    directory = DataDirectory(settings.data_dir)
+    directory.lock()
+    embedded.start()
+    try:
+        yield embedded.url
+    finally:
+        embedded.stop()
+        directory.unlock()
+
+
+@contextmanager
+def _mendable() -> Iterator[None]:
+    """What a person can mend ends as one line."""
+    try:
+        yield
+    except* StoreUnavailableError as group:
+        _end(f"DATABASE_URL: {_first(group)}; is Postgres running?")
+    except* (SettingError, StartError) as group:
+        _end(str(_first(group)))
+    except* DunetraceError as group:
+        _end(str(_first(group)))
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _end(line: str) -> None:
+    click.echo(f"dunetrace: {line}", err=True)
+    raise SystemExit(EXIT_MENDABLE)
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).date().isoformat()
+
+
+def _version() -> str:
+    try:
+        return version("dunetrace")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,181 @@
+"""The agent makes the same tool call again and again.
+
+Equal calls are calls of one tool with the same arguments; calls whose arguments differ only in ids, times or temporary
+paths compare equal too, as long as each is known to come back with the same outcome. `threshold` equal calls within
+`window` tool calls, which need not be full, are a loop, and the last of them need not have been answered yet.
+
+A weaker sign is two equal calls, or `threshold` calls of one tool with other arguments, each of which returned the very
+same output while nothing else led on either: no new tool, no new output, no word from the user. An output that is not
+known never proves that.
+
+It is not: a failed call (RETRY_STORM and CASCADING_TOOL_FAILURE count those), two tools in strict alternation
+(TOOL_THRASHING), the same tool at work on one thing after another, or a repeat after the user spoke.
+
+Example: `get_order(42)`, `get_order(42)`, `get_order(42)`: a loop at the third call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dunetrace.detectors.declaration import Detector, Evidence, FixWords, Thresholds, Words, confidence, limit
+from dunetrace.runs import RunState
+from dunetrace.signals import FailureType, Finding, Severity
+from dunetrace.views import MAX_REPEATS, MAX_WINDOW, Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLoopThresholds(Thresholds):
+    threshold: int = limit(
+        3, unit="equal calls", low=2, high=MAX_REPEATS,
+        source="200 airline runs: three equal calls within five occur in no successful run, two in 2 %",
+    )  # fmt: skip
+    window: int = limit(
+        5, unit="tool calls", low=2, high=MAX_WINDOW,
+        source="25 web-browsing runs: found in 8 of the 13 whose own orchestrator saw a loop, in none of the others",
+    )  # fmt: skip
+
+    def contradiction(self) -> str | None:
+        if self.threshold > self.window:
+            return f"threshold ({self.threshold}) is above window ({self.window}), so it could never fire"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLoopEvidence(Evidence):
+    kind: Literal["equal", "weak"]
+    tool_name: str
+    args_hash: str
+    same_arguments: bool
+    call_count: int
+    threshold: int
+    window: int
+    first_step: int
+    last_step: int
+    wasted_calls: int
+    wasted_ms: int
+    wasted_tokens: int
+
+
+def detect(run: RunState, limits: ToolLoopThresholds) -> Finding | None:
+    loops, size, window = run.loops, limits.threshold, limits.window
+    equal = loops.equal.worst(size, window)
+    masked = loops.shapes.worst(size, window)
+    if equal is not None or masked is not None:
+        return _finding("equal", equal or masked, limits, floor=0.85 if equal else 0.7)
+    return _finding("weak", loops.pairs.worst(2, window) or loops.names.worst(size, window), limits, floor=0.5)
+
+
+def _finding(
+    kind: Literal["equal", "weak"], cluster: Cluster | None, limits: ToolLoopThresholds, *, floor: float
+) -> Finding | None:
+    if cluster is None:
+        return None
+    repeat = cluster.repeat
+    margin = repeat.count / limits.threshold
+    evidence = ToolLoopEvidence(
+        kind=kind,
+        tool_name=repeat.tool_name,
+        args_hash=repeat.args_hash,
+        same_arguments=repeat.same_arguments,
+        call_count=repeat.count,
+        threshold=limits.threshold,
+        window=limits.window,
+        first_step=repeat.first_step,
+        last_step=repeat.last_step,
+        wasted_calls=repeat.count - 1,
+        wasted_ms=round(repeat.wasted_ms),
+        wasted_tokens=repeat.wasted_tokens,
+    )
+    if kind == "weak":
+        return Finding(Severity.MEDIUM, confidence(margin, floor, 0.6), cluster.step_index, evidence.as_dict())
+    return Finding(Severity.HIGH, confidence(margin, floor), cluster.step_index, evidence.as_dict())
+
+
+_STOP_REPEATS = FixWords(
+    description="Remember the calls of a run and stop the agent when it repeats one.",
+    language="python",
+    code='''\
+import json
+
+
+class RepeatGuard:
+    """Refuses a tool call that was made `limit` times already with the same arguments. One per run."""
+
+    def __init__(self, limit={threshold:literal}):
+        self.limit = limit
+        self.seen = {{}}
+
+    def check(self, tool_name, args):
+        key = (tool_name, json.dumps(args, sort_keys=True, default=str))
+        self.seen[key] = self.seen.get(key, 0) + 1
+        if self.seen[key] >= self.limit:
+            raise RuntimeError(f"{{tool_name}} was called {{self.seen[key]}} times with the same arguments")
+
+
+guard = RepeatGuard()
+guard.check({tool_name:literal}, {{"example": 1}})  # call this in front of every tool call
+''',
+)
+_SAY_SO = FixWords(
+    description="Tell the model that repeating a call cannot give a new answer.",
+    language="text",
+    code="Never call {tool_name:name} again with arguments you have already used. "
+    "If its result did not help, try another tool or other arguments, or tell the user what is missing.",
+)
+_REUSE_RESULTS = FixWords(
+    description="Answer a repeated call from memory and say so, so that the model sees it learned nothing.",
+    language="python",
+    code='''\
+import json
+
+
+def remember(tool):
+    """Wrap a tool so that an equal call returns the earlier result with a note. One wrapper per run."""
+    results = {{}}
+
+    def call(**args):
+        key = json.dumps(args, sort_keys=True, default=str)
+        if key in results:
+            return {{"note": "You already made this call; the result is the same.", "result": results[key]}}
+        results[key] = tool(**args)
+        return results[key]
+
+    return call
+''',
+)
+
+DETECTOR = Detector(
+    doc=__doc__,
+    failure_type=FailureType.TOOL_LOOP,
+    severity=Severity.HIGH,
+    monotone=True,
+    thresholds=ToolLoopThresholds,
+    evidence=ToolLoopEvidence,
+    detect=detect,
+    words={
+        "equal": Words(
+            title="Tool loop: {tool_name:name} called {call_count:count} times over",
+            what="The agent made the same call of {tool_name:name} {call_count:count} times between step {first_step} "
+            "and step {last_step}. {threshold} equal calls within {window} tool calls count as a loop.",
+            why_it_matters="The same call gives the same answer, so the agent is stuck: it burns time and tokens until "
+            "a step limit or the user stops it, and usually ends without a result.",
+            evidence_summary="{call_count:count} equal calls of {tool_name:name} (limit {threshold} in {window}), "
+            "steps {first_step} to {last_step}; {wasted_calls:count} of them wasted, with {wasted_ms:ms} and about "
+            "{wasted_tokens:count} tokens",
+            fixes=(_STOP_REPEATS, _SAY_SO, _REUSE_RESULTS),
+        ),
+        "weak": Words(
+            title="Possible tool loop: {tool_name:name} brings nothing new",
+            what="The agent called {tool_name:name} {call_count:count} times between step {first_step} and step "
+            "{last_step} and got the same output each time, while no other tool or output moved the run on.",
+            why_it_matters="One such repeat is often harmless. Where it goes on, the agent spends time and tokens "
+            "without learning anything, and tends to end up in a full loop.",
+            evidence_summary="{call_count:count} calls of {tool_name:name} with one and the same output within a "
+            "window of {window} tool calls, steps {first_step} to {last_step}; {wasted_calls:count} of them "
+            "wasted, with {wasted_ms:ms} and about {wasted_tokens:count} tokens",
+            fixes=(_REUSE_RESULTS, _SAY_SO),
+        ),
+    },
+)  # fmt: skip

@@ -1,0 +1,84 @@
+"""Fills a template with evidence. Used by `explain` alone.
+
+Evidence comes from rows that may be older than the template, and names in it from other people's agents: a value that
+is missing or of another kind is written ``n/a``, and every name is shown cleaned and shortened by `shown_name`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+MAX_SHOWN_CHARS = 60
+_MISSING = "n/a"
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # control, format (such as RTL marks), unassigned
+
+
+def shown_name(name: object) -> str:
+    """A name as a person may see it: one line, no unseen characters, no backticks, at most MAX_SHOWN_CHARS."""
+    head = str(name)[: MAX_SHOWN_CHARS * 4]
+    seen = "".join(" " if unicodedata.category(c) in _UNSEEN else c for c in head.replace("`", "'"))
+    text = " ".join(seen.split())
+    shortened = len(text) > MAX_SHOWN_CHARS or len(head) < len(str(name))
+    return f"{text[: MAX_SHOWN_CHARS - 1]}…" if shortened else text or "(no name)"
+
+
+def fill(template: str, evidence: Mapping[str, Any]) -> str:
+    """The template with the evidence's values in it. Never raises on any evidence."""
+    return _EvidenceFormatter().vformat(template, (), evidence)
+
+
+def _name(value: Any) -> str:
+    return f"`{shown_name(value)}`" if isinstance(value, str) else _MISSING
+
+
+def _names(value: Any) -> str:
+    listed = [_name(v) for v in value[:10]] if isinstance(value, Sequence) and not isinstance(value, str) else []
+    return ", ".join(listed) or "(no label)"
+
+
+def _ms(value: Any) -> str:
+    if not _is_number(value):
+        return _MISSING
+    if value < 1_000:
+        return f"{value:.0f} ms"
+    return f"{value / 1_000:.1f} s" if value < 120_000 else f"{value / 60_000:.1f} min"
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if _is_number(value) else _MISSING
+
+
+def _literal(value: Any) -> str:
+    """A Python literal, safe to paste: names are cleaned first."""
+    if isinstance(value, str):
+        return ascii(shown_name(value))
+    return repr(value) if _is_number(value) else "None"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e18
+
+
+_FORMATS: dict[str, Callable[[Any], str]] = {
+    "name": _name,
+    "names": _names,
+    "ms": _ms,
+    "count": _count,
+    "literal": _literal,
+}
+
+
+class _EvidenceFormatter(Formatter):
+    """`str.format` syntax with the formats above beside the usual number formats, and without attribute access."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:  # noqa: ARG002
+        return kwargs.get(field_name), field_name
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        own = _FORMATS.get(format_spec)
+        if own is not None:
+            return own(value)
+        return format(value, format_spec) if _is_number(value) else _MISSING

@@ -1,0 +1,46 @@
+"""An issue's life: open, resolved by clean runs, reopened. Pure; the store applies it under a lock on the row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+CLEAN_RUNS_TO_RESOLVE = 5
+
+IssueStatus = Literal["open", "resolved", "reopened"]
+
+
+@dataclass(frozen=True, slots=True)
+class IssueState:
+    """One failure type of one agent. Times are Unix seconds; `resolved_at` is None unless `status` is resolved."""
+
+    status: IssueStatus
+    first_seen: float
+    last_seen: float
+    resolved_at: float | None
+    affected_runs: int
+    clean_runs_since: int
+
+
+def affected(state: IssueState | None, at: float) -> IssueState:
+    """The issue after one more run was affected at `at`; None = there was no issue yet."""
+    if state is None:
+        return IssueState("open", at, at, None, 1, 0)
+    return IssueState(
+        status="reopened" if state.status == "resolved" else state.status,
+        first_seen=min(state.first_seen, at),
+        last_seen=max(state.last_seen, at),
+        resolved_at=None,
+        affected_runs=state.affected_runs + 1,
+        clean_runs_since=0,
+    )
+
+
+def clean(state: IssueState, at: float) -> IssueState:
+    """The issue after one run of the agent ended without a live signal of its type at `at`."""
+    if state.status == "resolved":
+        return state
+    runs = state.clean_runs_since + 1
+    if runs < CLEAN_RUNS_TO_RESOLVE:
+        return replace(state, clean_runs_since=runs)
+    return replace(state, status="resolved", resolved_at=at, clean_runs_since=runs)

@@ -1,0 +1,114 @@
+"""The process around the SDK: its identity, its end, its forks, and the few words it says aloud.
+
+Every `Shipper` is known here from its making. At exit what waits is shipped; in a forked child every shipper starts
+afresh, so that the parent's events are not sent twice. Warnings go to stderr once for each cause; debug lines to the
+logger `dunetrace`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from typing import Any, Protocol
+from weakref import WeakSet
+
+EXIT_TIMEOUT_S = 5.0
+
+
+class Shipping(Protocol):
+    """What this module does with a shipper."""
+
+    def begin_stop(self, deadline: float, *, patient: bool) -> None:
+        """Ship what waits and end, at `deadline` (monotonic seconds) at the latest."""
+
+    def finish_stop(self, deadline: float) -> bool:
+        """Wait until it has ended; whether everything was acknowledged."""
+
+    def start_afresh(self) -> None:
+        """Be empty, without a thread: this is a forked child."""
+
+
+_shippers: WeakSet[Any] = WeakSet()  # one with events waiting is held by its thread
+_warned: set[str] = set()
+_mentioned: set[str] = set()
+
+
+class _Process:
+    """This process: `token` tells its events and runs from those of its parent and its children."""
+
+    def __init__(self) -> None:
+        self.token = os.urandom(6).hex()
+
+
+process = _Process()
+
+
+def know(shipper: Shipping) -> None:
+    """Stop `shipper` at exit and empty it in forked children."""
+    _shippers.add(shipper)
+
+
+def note_start() -> None:
+    """A drain thread starts: in a child of `multiprocessing`, which skips atexit, see to it that its exit waits too."""
+    processes = sys.modules.get("multiprocessing.process")
+    ends = sys.modules.get("multiprocessing.util")
+    if processes is not None and ends is not None and processes.parent_process() is not None:
+        ends.Finalize(None, stop_all, exitpriority=0)
+
+
+def stop_all(timeout_s: float = EXIT_TIMEOUT_S, *, patient: bool = False) -> None:
+    """Stop every shipper, all within `timeout_s`. Without patience, a server that never answered is not waited for."""
+    deadline = time.monotonic() + timeout_s
+    known = list(_shippers)
+    for shipper in known:
+        shipper.begin_stop(deadline, patient=patient)
+    for shipper in known:
+        shipper.finish_stop(deadline)
+
+
+def warn_once(cause: str, message: str) -> None:
+    """Say on stderr, once for each cause, what is wrong and what to do."""
+    if cause in _warned:
+        return
+    _warned.add(cause)
+    try:
+        sys.stderr.write(f"dunetrace: {message}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        debug("stderr is closed")
+
+
+def debug(message: str, *, once: str = "") -> None:
+    """A line for whoever looks for it. Never holds content: names, types and counts only."""
+    if once:
+        if once in _mentioned or len(_mentioned) > 1000:
+            return
+        _mentioned.add(once)
+    import logging  # noqa: PLC0415 - most processes never need it, and it is a fifth of the import time
+
+    logging.getLogger("dunetrace").debug(message)
+
+
+def speak_up() -> None:
+    """Show debug lines on stderr, for `debug=True`."""
+    import logging  # noqa: PLC0415 - as above
+
+    logger = logging.getLogger("dunetrace")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.DEBUG)
+
+
+def _in_child() -> None:
+    process.token = os.urandom(6).hex()
+    for shipper in list(_shippers):
+        shipper.start_afresh()
+
+
+atexit.register(stop_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+_ = threading  # its exit handling must be set up before ours

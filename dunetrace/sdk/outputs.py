@@ -1,0 +1,134 @@
+"""Where events may go, as one seam: an output packs what was taken from the ring and attempts to deliver it.
+
+Called by a `Shipper`'s drain thread, one thread for each output, so that no output waits for another. NDJSON on stdout
+is here; HTTP is in `posting`. An OpenTelemetry exporter is one more `Output`, given to the client as `otel_exporter`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from dunetrace.sdk import lifecycle
+from dunetrace.sdk.ring import Taken
+
+
+class Verdict(Enum):
+    """What came of an attempt."""
+
+    DONE = "done"
+    AGAIN = "again"  # a passing trouble: the same parcel is attempted again
+    REFUSED = "refused"  # final: the parcel is lost
+    TOO_LARGE = "too large"  # to be halved; a single event is refused
+
+
+class Outcome(NamedTuple):
+    """`rejected` of the parcel's events were turned down; `retry_after_s` is the wait that was asked for.
+
+    `answered` is False where nobody was there at all.
+    """
+
+    verdict: Verdict
+    rejected: int = 0
+    retry_after_s: float | None = None
+    answered: bool = True
+
+
+class Parcel(NamedTuple):
+    """One delivery, made once and sent unchanged at every attempt. `lost` is the losses it reports."""
+
+    body: bytes
+    taken: list[Taken]
+    agent_id: str = ""
+    key: str = ""
+    path: str = ""
+    lost: int = 0
+
+
+@runtime_checkable
+class Output(Protocol):
+    """What a shipper needs of a destination. Called from its drain thread only; neither method may raise."""
+
+    name: str
+    batch_size: int  # events in a parcel while few wait
+    largest_batch: int  # and when more wait
+
+    def pack(self, taken: list[Taken], lost: int) -> tuple[Parcel, list[Taken]]:
+        """The parcel, and those events that cannot be written at all."""
+
+    def attempt(self, parcel: Parcel, timeout_s: float) -> Outcome:
+        """Try once, for at most `timeout_s`."""
+
+    def reset(self) -> None:
+        """Let go of every connection: they belong to the parent of this process."""
+
+
+def written(taken: list[Taken], line: Callable[[Taken], dict[str, Any]]) -> tuple[list[str], list[Taken], list[Taken]]:
+    """Each event as a line of JSON: the lines, the events in them, and the events that have no JSON."""
+    lines: list[str] = []
+    good: list[Taken] = []
+    bad: list[Taken] = []
+    for one in taken:
+        try:
+            lines.append(json.dumps(line(one), separators=(",", ":"), allow_nan=False))
+        except (ValueError, TypeError, RecursionError):
+            bad.append(one)
+        else:
+            good.append(one)
+    return lines, good, bad
+
+
+def payload(one: Taken) -> dict[str, Any]:
+    """An event's payload as it leaves: hashed, and on the run's last event with what the run has lost."""
+    content = one.record.content()
+    if one.segment.lost and one.record.is_edge and one.record.event_type != "run.started":
+        content = content | {"dropped_events": one.segment.lost}
+    return content
+
+
+class NdjsonOutput:
+    """One line an event on stdout, for Loki and the like. Buffered by the drain thread, flushed after each parcel."""
+
+    name = "ndjson"
+    batch_size = 100
+    largest_batch = 500
+
+    def pack(self, taken: list[Taken], lost: int) -> tuple[Parcel, list[Taken]]:
+        """The lines, each with its newline."""
+        lines, good, bad = written(taken, _ndjson)
+        return Parcel("".join(f"{line}\n" for line in lines).encode(), good, lost=lost), bad
+
+    def attempt(self, parcel: Parcel, timeout_s: float) -> Outcome:  # noqa: ARG002 - a write to stdout has no timeout
+        """Write to what is stdout now. A closed stdout loses the lines and is said once."""
+        try:
+            sys.stdout.write(parcel.body.decode())
+            sys.stdout.flush()
+        except (OSError, ValueError, AttributeError) as error:
+            lifecycle.warn_once("stdout", f"events cannot be written to stdout ({type(error).__name__}); they are lost")
+            return Outcome(Verdict.REFUSED)
+        return Outcome(Verdict.DONE)
+
+    def reset(self) -> None:
+        """Nothing is held."""
+
+
+def _ndjson(one: Taken) -> dict[str, Any]:
+    record = one.record
+    line = {
+        "ts": datetime.fromtimestamp(record.timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "level": "info",
+        "logger": "dunetrace",
+        "event_type": record.event_type,
+        "agent_id": record.key.agent_id,
+        "run_id": record.key.run_id,
+        "agent_version": record.key.agent_version,
+        "step_index": record.step_index,
+        "payload": payload(one),
+    }
+    if record.key.parent_run_id:
+        line["parent_run_id"] = record.key.parent_run_id
+    return line

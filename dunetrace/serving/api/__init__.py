@@ -1,0 +1,1 @@
+"""The customer API: its routes, shapes and documents. `app.py` puts them together; `actors/api.py` serves it."""

@@ -1,0 +1,174 @@
+"""The shape of every answer, declared once: what is sent is converted to it, and the OpenAPI document is made from it.
+
+Field names are those of the columns that store/reads selects. Times are float Unix seconds; a `day` is UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+RunStatus = Literal["running", "ended", "stalled", "parked"]
+ExitReason = Annotated[str, Meta(description='run.completed, run.errored or stalled; "" while the run goes on')]
+Seconds = Annotated[float, Meta(description="Unix seconds")]
+
+
+class Page(Struct):
+    total: int
+    offset: int
+    limit: int
+    has_more: bool
+
+
+class Agent(Struct):
+    agent_id: str
+    last_seen: Seconds
+    run_count: int
+    signal_count: Annotated[int, Meta(description="live signals")]
+    critical_count: int
+    high_count: int
+    sparkline: Annotated[list[int], Meta(description="live signals a day, oldest first, today (UTC) last; 7 days")]
+    failure_types: Annotated[dict[str, int], Meta(description="live signals by failure type")]
+    dropped_events: Annotated[int, Meta(description="events its senders said they lost before sending")]
+
+
+class Agents(Struct):
+    agents: list[Agent]
+    page: Page
+
+
+class RunSummary(Struct):
+    run_id: str
+    agent_id: str
+    agent_version: str
+    status: RunStatus
+    started_at: Seconds
+    completed_at: Annotated[float | None, Meta(description="Unix seconds; null while the run goes on")]
+    exit_reason: ExitReason
+    step_count: Annotated[int, Meta(description="LLM, tool and retrieval calls")]
+    signal_count: Annotated[int, Meta(description="live signals")]
+    has_signals: bool
+    total_tokens: int
+
+
+class Runs(Struct):
+    runs: list[RunSummary]
+    page: Page
+
+
+class Fix(Struct):
+    description: str
+    language: str
+    code: str
+
+
+class Signal(Struct):
+    id: int
+    failure_type: str
+    severity: str
+    run_id: str
+    agent_id: str
+    agent_version: str
+    step_index: Annotated[int, Meta(description="the number of the event it points at")]
+    confidence: float
+    detected_at: Seconds
+    evidence: Annotated[dict[str, Any], Meta(description="counts, indices, ratios and hashes; never content")]
+    alerted: bool
+    shadow: Annotated[bool, Meta(description="shown, but never alerted and never part of an issue")]
+    title: str | UnsetType = UNSET
+    what: str | UnsetType = UNSET
+    why_it_matters: str | UnsetType = UNSET
+    evidence_summary: str | UnsetType = UNSET
+    suggested_fixes: list[Fix] | UnsetType = UNSET
+
+
+class Signals(Struct):
+    signals: list[Signal]
+    page: Page
+
+
+class Event(Struct):
+    event_type: str
+    step_index: int
+    timestamp: Seconds
+    payload: dict[str, Any]
+    parent_run_id: str | None
+
+
+class Run(RunSummary, kw_only=True):
+    parent_run_id: str | None
+    dropped_events: Annotated[int, Meta(description="events of this run its sender lost before sending")]
+    parked_error: Annotated[
+        str | None, Meta(description="of a parked run: which detector failed, on what error type, at which code line")
+    ]
+    event_count: Annotated[int, Meta(description="events stored")]
+    events_truncated: Annotated[bool, Meta(description="true when only the newest of the events are given")]
+    events: list[Event]
+    signals: list[Signal]
+
+
+class Issue(Struct):
+    id: int
+    agent_id: str
+    failure_type: str
+    status: Literal["open", "resolved", "reopened"]
+    first_seen: Seconds
+    opened_at: Annotated[float, Meta(description="the same as first_seen")]
+    last_seen: Seconds
+    resolved_at: float | None
+    affected_runs: int
+    occurrence_count: Annotated[int, Meta(description="the same as affected_runs")]
+    signal_count: Annotated[int, Meta(description="the same as affected_runs")]
+    clean_runs_since: Annotated[int, Meta(description="consecutive runs without it; 5 resolve the issue")]
+
+
+class Issues(Struct):
+    issues: list[Issue]
+    total: int
+
+
+class AffectedRun(Struct):
+    run_id: str
+    detected_at: Seconds
+    step_index: int
+    confidence: float
+
+
+class IssueDetail(Struct):
+    id: int
+    failure_type: str
+    agent_id: str
+    status: Literal["open", "resolved", "reopened"]
+    first_seen: Seconds
+    last_seen: Seconds
+    resolved_at: float | None
+    clean_runs_since: int
+    affected_runs_count: int
+    affected_runs: Annotated[list[AffectedRun], Meta(description="newest first, at most 100")]
+
+
+class ActorHealth(Struct):
+    state: str
+    restarts: int
+
+
+class Health(Struct):
+    status: Literal["ok", "degraded"]
+    db: Literal["ok", "unreachable", "timeout", "schema"]
+    version: str
+    actors: dict[str, ActorHealth]
+
+
+class Refusal(Struct):
+    detail: str
+
+
+class Fault(Struct):
+    loc: list[str | int]
+    msg: Annotated[str, Meta(description="what is wrong and what is allowed")]
+    type: str
+
+
+class Invalid(Struct):
+    detail: list[Fault]

@@ -1,0 +1,284 @@
+"""The ingest door as a plain ASGI app: what agents send, and the few other calls their clients make.
+
+`actors/ingest.py` serves it. It has no framework under it because every event of every agent comes this way. What it
+was given to work with (`Promise`, `Gate`, hash key, clocks) it asks for in its constructor and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import uuid4
+
+import trio
+
+from dunetrace.batches import Batch, Promise
+from dunetrace.errors import QueueFullError, StoreUnavailableError
+from dunetrace.events import MAX_NAME_CHARS
+from dunetrace.serving.answers import Answer, RefusedError, invalid, overloaded, store_away
+from dunetrace.serving.auth import Gate, Principal, bearer
+from dunetrace.serving.limits import BodyBudget, RateLimit
+from dunetrace.serving.requests import DisconnectedError, Receive, Request, Scope, Send
+from dunetrace.serving.rows import Admitted, Receipt, admit
+from dunetrace.serving.wire import SentBatch, decode, required_text, tolerant_json
+from dunetrace.telemetry import kind, log, where
+
+if TYPE_CHECKING:
+    from dunetrace.hashing import Hasher
+
+BODIES_IN_HAND_BYTES: Final = 128 << 20  # of all requests together, received and inflated
+LARGE_BODY_BYTES: Final = 4 << 20  # decoded one at a time: it becomes several times its size in memory
+THREAD_BODY_BYTES: Final = 256 << 10  # about 10 ms of work: more would be felt by the other requests
+MAX_REQUESTS_IN_HAND: Final = 1_024  # the server under us has no bound of its own
+MAX_SMALL_BODY_BYTES: Final = 1 << 20  # of the calls that carry no events
+MAX_KEY_HEADER_CHARS: Final = 255
+OVERLOAD_HOLD_S: Final = 0.1  # a client that retries at once then costs ten requests a second, not thousands
+PROMISE_TIMEOUT_S: Final = 10.0  # below the server's read timeout, which would close the connection on the client
+MAX_FAULTS_SHOWN: Final = 100
+DETECTOR_CONFIG_TTL_S: Final = 60
+
+T = TypeVar("T")
+Health = Callable[[str], tuple[int, dict[str, Any]]]
+# (customer_id, agent_id, version) → (id, deployed_at in Unix seconds)
+MarkDeploy = Callable[[str, str, str], Awaitable[tuple[int, float]]]
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestLimits:
+    """The settings the door needs. `rate_limit_rpm` 0 is no limit."""
+
+    max_body_bytes: int = 64 << 20
+    max_events: int = 50_000
+    rate_limit_rpm: int = 60_000
+
+
+@dataclass(slots=True)
+class Counters:
+    """What went through since the start of this attempt."""
+
+    accepted_events: int = 0
+    rejected_events: int = 0
+    dropped_keys: int = 0
+
+
+class IngestApp:
+    """See the module. Every error of a request ends in a JSON answer here; none reaches the server below."""
+
+    def __init__(
+        self,
+        *,
+        limits: IngestLimits,
+        promise: Promise,
+        gate: Gate,
+        hasher: Callable[[], Hasher],
+        mark_deploy: MarkDeploy,
+        health: Health,
+        clock: Callable[[], float] = time.time,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`hasher` raises StoreUnavailableError while the hash key is not known; `clock` is Unix seconds."""
+        self.counters = Counters()
+        self._limits, self._promise, self._gate, self._hasher = limits, promise, gate, hasher
+        self._mark_deploy, self._health, self._clock, self._now_s = mark_deploy, health, clock, now_s
+        self._bodies = BodyBudget(BODIES_IN_HAND_BYTES)
+        self._rate = RateLimit(limits.rate_limit_rpm)
+        self._threads = trio.CapacityLimiter(2)
+        self._large_body = trio.Lock()
+        self._in_hand = 0
+        self._routes: Mapping[str, Mapping[str, Handler]] = {
+            "/v1/ingest": {"POST": self._ingest},
+            "/v1/deploy": {"POST": self._deploy},
+            "/v1/policies": {"GET": self._policies},
+            "/v1/detector-config": {"GET": self._detector_config},
+            "/health": {"GET": self._get_health},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's entry."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(Request(scope, receive), send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, request: Request, send: Send) -> None:
+        try:
+            answer = await self._answer(request)
+            if answer.status == 503 and request.path != "/health":
+                await trio.sleep(OVERLOAD_HOLD_S)
+            await request.drain()
+        except DisconnectedError:
+            return
+        body, headers = answer.encoded()
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, request: Request) -> Answer:
+        self._in_hand += 1
+        try:
+            self._gate.check_origin(request.headers)
+            return await self._route(request)(request)
+        except RefusedError as refused:
+            return refused.answer()
+        except QueueFullError:
+            return overloaded("The queue is full; try again").answer()
+        except StoreUnavailableError:
+            return store_away().answer()
+        except DisconnectedError:
+            raise
+        except Exception as error:
+            log.error("ingest.failed", error=kind(error), at=where(error))
+            return Answer(500, {"detail": "Internal error"})
+        finally:
+            self._in_hand -= 1
+
+    def _route(self, request: Request) -> Handler:
+        if self._in_hand > MAX_REQUESTS_IN_HAND:
+            raise overloaded("Too many requests in hand; try again")
+        if request.path.startswith(("/v1/orgs/", "/v1/approvals")):
+            raise RefusedError(404, "Organisations and approvals are not offered by this server")
+        methods = self._routes.get(request.path)
+        if methods is None:
+            raise RefusedError(404, "Not found")
+        allowed = sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])})
+        if request.method == "OPTIONS":
+            return _options(", ".join(allowed))
+        handler = methods.get("GET" if request.method == "HEAD" else request.method)
+        if handler is None:
+            raise RefusedError(405, f"Method not allowed; use {', '.join(methods)}", allow=", ".join(allowed))
+        return handler
+
+    async def _admit(self, request: Request, key: str) -> Principal:
+        principal = await self._gate.admit(request.headers, scope="ingest", key=key)
+        self._rate.take(principal.key_hash or principal.customer_id, self._now_s())
+        return principal
+
+    # -- POST /v1/ingest
+
+    async def _ingest(self, request: Request) -> Answer:
+        request.check_json()
+        idempotency_key = _idempotency_key(request)
+        principal = None
+        if bearer(request.headers) or not self._gate.asks_for_key:
+            principal = await self._admit(request, "")  # known before the body is read
+        with self._bodies.lease() as lease:
+            body = await request.body(self._limits.max_body_bytes, lease)
+            async with self._turn(len(body)):
+                batch, body_sha256 = await self._work(len(body), _decoded, body, self._limits.max_events)
+                principal = principal or await self._admit(request, batch.api_key)
+                receipt = Receipt(str(uuid4()), idempotency_key, body_sha256, self._clock())
+                admitted = await self._work(len(body), admit, batch, principal, self._hasher(), receipt)
+            return await self._keep(batch, admitted, receipt, len(body))
+
+    @asynccontextmanager
+    async def _turn(self, size_bytes: int) -> AsyncIterator[None]:
+        """A large body waits here until the one before it has become rows."""
+        if size_bytes <= LARGE_BODY_BYTES:
+            yield
+        else:
+            async with self._large_body:
+                yield
+
+    async def _work(self, size_bytes: int, work: Callable[..., T], *args: Any) -> T:
+        """Run `work` here when the body is small, else in a thread."""
+        if size_bytes <= THREAD_BODY_BYTES:
+            return work(*args)
+        return await trio.to_thread.run_sync(work, *args, limiter=self._threads)
+
+    async def _keep(self, batch: SentBatch, admitted: Admitted, receipt: Receipt, size_bytes: int) -> Answer:
+        self.counters.rejected_events += len(batch.malformed) + len(admitted.foreign)
+        if not admitted.rows:
+            if admitted.foreign:
+                raise RefusedError(403, "This key may not write for any of these agents")
+            raise RefusedError(422, [fault.detail for fault in batch.malformed[:MAX_FAULTS_SHOWN]])
+        with trio.move_on_after(PROMISE_TIMEOUT_S) as waited:
+            await self._promise.keep(Batch(admitted.rows, size_bytes, admitted.losses))
+        if waited.cancelled_caught:
+            raise StoreUnavailableError("timeout")
+        self.counters.accepted_events += len(admitted.rows)
+        self.counters.dropped_keys += admitted.dropped_keys
+        answer: dict[str, Any] = {
+            "accepted": len(admitted.rows),
+            "batch_id": receipt.batch_id,
+            "queued_at": receipt.received_at,
+        }
+        rejected = [(fault.position, fault.error) for fault in batch.malformed]
+        rejected += [(position, "agent_id: this key may not write for this agent") for position in admitted.foreign]
+        if rejected:
+            answer["rejected"] = [{"index": position, "error": error} for position, error in sorted(rejected)]
+        return Answer(202, answer)
+
+    # -- the other calls of published clients
+
+    async def _deploy(self, request: Request) -> Answer:
+        request.check_json()
+        with self._bodies.lease() as lease:
+            sent = tolerant_json(await request.body(MAX_SMALL_BODY_BYTES, lease))
+        if not isinstance(sent, dict):
+            raise invalid(["body"], "must be an object", "dict_type")
+        offered = sent.get("api_key")
+        principal = await self._admit(request, offered if isinstance(offered, str) else "")
+        agent_id = required_text(sent, "agent_id", MAX_NAME_CHARS)
+        version = required_text(sent, "version", MAX_NAME_CHARS)
+        if not principal.may_write(agent_id):
+            raise RefusedError(403, "This key may not write for this agent")
+        mark_id, deployed_at = await self._mark_deploy(principal.customer_id, agent_id, version)
+        return Answer(202, {"id": mark_id, "agent_id": agent_id, "version": version, "deployed_at": deployed_at})
+
+    async def _policies(self, request: Request) -> Answer:
+        await self._admit(request, request.query("api_key"))
+        return Answer(200, {"policies": []})
+
+    async def _detector_config(self, request: Request) -> Answer:
+        await self._admit(request, request.query("api_key"))
+        return Answer(
+            200,
+            {
+                "schema_version": 1,
+                "agent_id": request.query("agent_id"),
+                "agent_version": request.query("agent_version"),
+                "generated_at": self._clock(),
+                "ttl_s": DETECTOR_CONFIG_TTL_S,
+                "detectors": {},
+                "packs": [],
+                "baselines": None,
+            },
+        )
+
+    async def _get_health(self, _request: Request) -> Answer:
+        status, body = self._health("ingest")
+        return Answer(status, body)
+
+
+def _decoded(body: bytes, max_events: int) -> tuple[SentBatch, bytes]:
+    return decode(body, max_events), hashlib.sha256(body).digest()
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key", "").strip()
+    if len(key) > MAX_KEY_HEADER_CHARS:
+        raise invalid(
+            ["header", "Idempotency-Key"], f"must be at most {MAX_KEY_HEADER_CHARS} characters", "string_too_long"
+        )
+    return key or None
+
+
+def _options(allowed: str) -> Handler:
+    async def answer(_request: Request) -> Answer:
+        return Answer(200, {"allow": allowed.split(", ")}, {"Allow": allowed})
+
+    return answer
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

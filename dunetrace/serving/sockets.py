@@ -1,0 +1,97 @@
+"""Listening sockets that outlive the server on them, and Hypercorn on a borrowed one.
+
+The supervisor listens once and lends the socket to each attempt of an actor, so that connections queue in the kernel
+while an actor starts again. Both HTTP servers are served here.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+
+from dunetrace.errors import StartError
+
+BACKLOG: Final = 1_024
+# A client that stops reading is cut off by the kernel after this long; Hypercorn would wait for it for ever.
+USER_TIMEOUT_MS: Final = 8_000
+GRACE_S: Final = 3.0  # for answers under way when a stop comes: the process has 10 seconds for everything
+REQUESTS_A_CONNECTION: Final = 1_000_000
+
+ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]  # (scope, receive, send)
+
+
+def listen(bind: str, setting: str) -> socket.socket:
+    """A listening socket on `host:port` (port 0 is any free one). Raises StartError that names `setting`."""
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind, proto)
+    except (OSError, ValueError):
+        raise StartError(f"{setting}={bind}: not an address of this machine; it looks like 127.0.0.1:8001") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise StartError(f"{setting}={bind}: {_fault(error, setting)}") from None
+    return sock
+
+
+def _fault(error: OSError, setting: str) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"the port is taken by another process; stop that one or set {setting} to another port"
+        case errno.EACCES | errno.EPERM:
+            return f"this user may not listen there; set {setting} to a port above 1023"
+        case errno.EADDRNOTAVAIL:
+            return f"this machine has no such address; set {setting} to one it has, such as 127.0.0.1"
+        case _:
+            return f"cannot listen there ({errno.errorcode.get(error.errno or 0, 'unknown error')})"
+
+
+def address_of(sock: socket.socket) -> str:
+    """`host:port` as it can be put into a URL."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
+
+
+async def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    shutdown: trio.Event,
+    *,
+    read_timeout_s: int,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` on a clone of `sock` until `shutdown` is set, then let what is under way finish for a while.
+
+    A connection that sends nothing for `read_timeout_s` is closed, also while its request is being worked on: it must
+    be longer than the longest handler.
+    """
+    config = Config()
+    config.bind = [f"fd://{sock.dup().detach()}"]  # Hypercorn closes the clone
+    config.backlog = BACKLOG
+    config.accesslog = config.errorlog = None  # its lines quote query strings and exception texts
+    config.include_server_header = False
+    config.graceful_timeout = GRACE_S
+    config.read_timeout = read_timeout_s
+    config.keep_alive_timeout = read_timeout_s
+    config.keep_alive_max_requests = REQUESTS_A_CONNECTION
+
+    async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
+        await hypercorn_serve(app, config, shutdown_trigger=shutdown.wait, mode="asgi", task_status=task_status)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
+        task_status.started()

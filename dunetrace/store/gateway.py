@@ -1,0 +1,265 @@
+"""The one place that knows asyncpg and trio-asyncio.
+
+A store function is an asyncio coroutine `async def fn(conn, ...)`. `Gateway.unit` runs it in one crossing: it acquires
+a connection, opens the transaction and does everything on the asyncio side, because a connection held across the
+border is leaked by every cancellation. A crossing costs about 0.1 ms, so units are coarse.
+
+About one in ten cancelled writes has committed, so every write in `store/writes` is idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+import asyncpg
+import msgspec
+import trio
+import trio_asyncio
+from trio_asyncio import aio_as_trio
+
+from dunetrace.errors import RowRefusedError, SettingError, StoreUnavailableError
+from dunetrace.telemetry import kind, log
+
+if TYPE_CHECKING:
+    Connection: TypeAlias = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    Listener: TypeAlias = Callable[[str], None]
+else:
+    Connection = Pool = Listener = object
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+POOL_SIZE = 10  # 2 cores: more connections only queue inside Postgres
+UNIT_TIMEOUT_S = 30.0  # a unit that takes longer is a fault, not work
+CONNECT_TIMEOUT_S = 5.0
+OUTAGE_FAST_FAIL_S = 1.0  # after a failed connect, units fail at once for this long instead of each waiting
+
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # a replica that was not promoted yet
+    asyncpg.InterfaceError,
+    OSError,
+)
+_SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidCatalogNameError)
+_REFUSED = (
+    asyncpg.DataError,
+    asyncpg.ProgramLimitExceededError,  # a value too long for its index
+    asyncpg.NotNullViolationError,
+    ValueError,  # the driver's, before anything is sent
+    OverflowError,
+)
+_CLASHED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+MAX_CLASHES = 5  # a unit is idempotent: it is simply run again
+
+UniqueViolationError = asyncpg.UniqueViolationError  # for the one write that goes another way then
+
+_WRONG = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+
+class Gateway:
+    """A pool of connections, and units of work on it. Made by `open_gateway`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._pool: Pool | None = None
+        self._pool_lock = trio.Lock()
+        self._failed_at = -math.inf
+        self.state = "unreachable"  # "ok" | "unreachable" | "timeout" | "schema", as /health shows it
+
+    async def unit(
+        self, fn: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `fn(conn, *args)` in one transaction.
+
+        Raises StoreUnavailableError while Postgres is away, RowRefusedError when it can't store a value of `args`.
+        """
+        for _ in range(MAX_CLASHES - 1):
+            try:
+                return await self._cross(self._transaction, lambda conn: fn(conn, *args, **kwargs))
+            except _CLASHED:
+                await trio.sleep(0.01)
+        return await self._cross(self._transaction, lambda conn: fn(conn, *args, **kwargs))
+
+    async def session(
+        self, fn: Callable[Concatenate[Connection, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Like `unit` without the transaction, for what holds a connection for longer (LISTEN, migrations)."""
+        return await self._cross(self._bare, lambda conn: fn(conn, *args, **kwargs))
+
+    async def listen(self, channel: str, heard: Listener) -> None:
+        """LISTEN until cancelled, or until Postgres goes away (StoreUnavailableError); `heard(payload)` each time."""
+        await self._cross(self._listening, channel, heard)
+
+    async def probe(self) -> str:
+        """Ask Postgres for one row of a table of ours; sets and returns `state`."""
+        with trio.move_on_after(2.0) as scope:
+            try:
+                await self.unit(_one_row)
+            except StoreUnavailableError:
+                return self.state
+        if scope.cancelled_caught:
+            self.state = "timeout"
+        return self.state
+
+    async def aclose(self) -> None:
+        """Close the pool; what still runs is cut off after two seconds."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await aio_as_trio(_close)(pool)
+
+    async def _cross(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
+        try:
+            pool = self._pool or await self._connect()
+            result: T = await aio_as_trio(fn)(pool, *args)
+        except TimeoutError as error:
+            raise await self._away("timeout", error) from None
+        except _SCHEMA as error:
+            raise await self._away("schema", error) from None
+        except _REFUSED as error:  # before _AWAY: the driver's own DataError is an InterfaceError too
+            raise RowRefusedError(kind(error)) from None
+        except _AWAY as error:
+            raise await self._away("unreachable", error) from None
+        if self.state != "ok":
+            if self.state != "unreachable" or self._failed_at > -math.inf:
+                log.info("database.reachable")
+            self.state = "ok"
+        return result
+
+    async def _away(self, state: str, error: BaseException) -> StoreUnavailableError:
+        if self.state != state:
+            log.warning("database.unreachable", state=state, error=kind(error))
+        self.state = state
+        self._failed_at = trio.current_time()
+        if self._pool is not None:
+            await aio_as_trio(
+                self._pool.expire_connections
+            )()  # else each of them would fail once more after the outage
+        return StoreUnavailableError(state)
+
+    async def _connect(self) -> Pool:
+        async with self._pool_lock:
+            if self._pool is None:
+                if trio.current_time() - self._failed_at < OUTAGE_FAST_FAIL_S:
+                    raise ConnectionError
+                self._pool = await aio_as_trio(_open_pool)(self._url)
+            return self._pool
+
+    @staticmethod
+    async def _transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async with asyncio.timeout(UNIT_TIMEOUT_S), pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn, conn.transaction():
+            return await work(conn)
+
+    @staticmethod
+    async def _bare(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
+        async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+            return await work(conn)
+
+    @staticmethod
+    async def _listening(pool: Pool, channel: str, heard: Listener) -> None:
+        async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+            gone = asyncio.Event()
+
+            def on_notify(_conn: object, _pid: int, _channel: str, payload: object) -> None:
+                heard(str(payload))
+
+            def on_end(_conn: object) -> None:
+                gone.set()
+
+            conn.add_termination_listener(on_end)
+            await conn.add_listener(channel, on_notify)
+            try:
+                await gone.wait()
+            finally:
+                conn.remove_termination_listener(on_end)
+                if not conn.is_closed():
+                    await conn.remove_listener(channel, on_notify)
+        raise ConnectionError
+
+
+@asynccontextmanager
+async def open_gateway(url: str) -> AsyncIterator[Gateway]:
+    """A gateway to the Postgres at `url`, for the length of the block. Does not connect before its first unit."""
+    async with trio_asyncio.open_loop() as loop:
+        # The default handler turns a mere driver warning into a dead loop with every task hung in it.
+        loop.set_exception_handler(_on_loop_error)
+        gateway = Gateway(url)
+        try:
+            yield gateway
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(4):
+                await gateway.aclose()
+
+
+async def check_access(url: str) -> None:
+    """Connect once. SettingError when the password, user or database is wrong; StoreUnavailableError when away."""
+    try:
+        await aio_as_trio(_connect_once)(url)
+    except _WRONG as error:
+        raise SettingError(
+            f"DATABASE_URL: Postgres answered {kind(error)}: check the user, the password and the database's name"
+        ) from None
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise SettingError(
+            f"DATABASE_URL: not a Postgres address ({kind(error)}); it looks like postgresql://user:password@host/db"
+        ) from None
+    except (*_AWAY, TimeoutError):
+        raise StoreUnavailableError from None
+
+
+async def _connect_once(url: str) -> None:
+    conn = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+    await conn.close(timeout=1)
+
+
+async def _open_pool(url: str) -> Pool:
+    return await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=POOL_SIZE,
+        init=_set_codecs,
+        timeout=CONNECT_TIMEOUT_S,
+        max_inactive_connection_lifetime=60,
+        server_settings={"application_name": "dunetrace"},
+    )
+
+
+async def _close(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(2):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+async def _one_row(conn: Connection) -> None:
+    await conn.fetchval("SELECT epoch FROM bucket_leases LIMIT 1")
+
+
+async def _set_codecs(conn: Any) -> None:
+    encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder().decode
+    # COPY is binary, and binary jsonb is a version byte before the JSON text.
+    await conn.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + encode(value),
+        decoder=lambda data: decode(data[1:]),
+    )
+
+
+def _on_loop_error(_loop: object, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    log.warning("database.loop_error", error=kind(error) if error is not None else "none")

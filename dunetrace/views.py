@@ -1,0 +1,281 @@
+"""What detectors ask of a run beyond its facts: repeated calls, and stretches of reasoning between a user's turns.
+
+Fed by the fold of `runs.RunState`, one call at a time, and read by detectors. A view knows no threshold: it keeps what
+any threshold within the bounds below could ask for, so nothing is scanned twice and a loop at the start of a
+million-event run is still known at its end.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import NamedTuple
+
+from dunetrace.calls import Call
+
+MAX_REPEATS = 20  # the largest number of equal calls a threshold may ask for
+MAX_WINDOW = 100  # the widest window, in tool calls
+MAX_STRETCH_CALLS = 100  # the largest number of LLM calls a threshold may ask for
+MAX_TOOL_NAMES = 1_000  # names beyond these are taken as seen before
+
+
+class Repeat:
+    """One call made again and again within a stretch.
+
+    `count` is the most calls ever known good at one time, so it never falls when the last of them turns out to fail.
+    """
+
+    __slots__ = (
+        "args_hash", "count", "first_number", "first_step", "last_number", "last_step", "live", "numbers", "outcome",
+        "same_arguments", "tokens_seen", "tool_name", "wasted_ms", "wasted_tokens",
+    )  # fmt: skip
+
+    def __init__(self, call: Call, tokens: int, outcome: str) -> None:
+        self.tool_name = call.name
+        self.args_hash = call.args_hash
+        self.same_arguments = True
+        self.outcome = outcome
+        self.first_step = self.last_step = call.step_index
+        self.first_number = self.last_number = call.tool_number
+        self.live = self.count = 0
+        self.numbers: deque[int] = deque(maxlen=MAX_REPEATS)
+        self.tokens_seen = tokens
+        self.wasted_tokens = 0
+        self.wasted_ms = 0.0
+
+    def extend(self, call: Call, tokens: int) -> None:
+        """One more call. The tokens spent on the way here are shared evenly among the calls in between."""
+        if self.live:
+            self.wasted_tokens += (tokens - self.tokens_seen) // max(1, call.tool_number - self.last_number)
+        self.same_arguments = self.same_arguments and call.args_hash == self.args_hash
+        self.tokens_seen = tokens
+        self.last_step = call.step_index
+        self.last_number = call.tool_number
+        self.numbers.append(call.tool_number)
+        self.live += 1
+        self.count = max(self.count, self.live)
+
+    def finished(self, call: Call) -> None:
+        """An answer came: every call but the first was for nothing."""
+        if call.tool_number != self.first_number:
+            self.wasted_ms += call.duration_ms or 0.0
+
+    def withdraw(self, call: Call) -> None:
+        """The call failed: it counts no longer for what is still to come."""
+        self.live -= 1
+        if call.tool_number in self.numbers:
+            self.numbers.remove(call.tool_number)
+
+
+class Cluster(NamedTuple):
+    """Enough calls of one Repeat close enough together; `step_index` is where the last of them was made."""
+
+    repeat: Repeat
+    step_index: int
+
+
+class Repeats:
+    """Calls that compare equal under one key, and for each (size, span) the cluster that grew largest.
+
+    Keys not seen for MAX_WINDOW tool calls are forgotten: no window could hold them together with a new call.
+    """
+
+    __slots__ = ("_by_key", "clusters")
+
+    def __init__(self) -> None:
+        self._by_key: OrderedDict[tuple[str, ...], Repeat] = OrderedDict()
+        self.clusters: dict[tuple[int, int], Cluster] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def add(self, key: tuple[str, ...], call: Call, tokens: int, *, since: int = 0, outcome: str = "") -> Repeat:
+        """Count `call` under `key`, which starts anew with another `outcome` than before.
+
+        What lies before tool call `since` is parted from this call by visible progress and forms no cluster with it.
+        A call answered after a later one of its key adds nothing.
+        """
+        repeat = self._by_key.get(key)
+        if repeat is not None and repeat.live and call.tool_number <= repeat.last_number:
+            return repeat
+        self._by_key.pop(key, None)
+        oldest = call.tool_number - MAX_WINDOW
+        if repeat is None or not repeat.live or repeat.last_number <= oldest or repeat.outcome != outcome:
+            repeat = Repeat(call, tokens, outcome)
+        self._by_key[key] = repeat
+        while next(iter(self._by_key.values())).last_number <= oldest:
+            self._by_key.popitem(last=False)
+        repeat.extend(call, tokens)
+        self._note_clusters(repeat, call, max(since, oldest + 1))
+        return repeat
+
+    def _note_clusters(self, repeat: Repeat, call: Call, since: int) -> None:
+        for size, first in enumerate(reversed(repeat.numbers), start=1):
+            if first < since:
+                break
+            # a strict alternation of two tools from the first to the last is thrashing, not a loop
+            if size < 2 or first >= call.alternating_since:
+                continue
+            place = (size, call.tool_number - first + 1)
+            held = self.clusters.get(place)
+            if held is None or held.repeat.count < repeat.count:
+                self.clusters[place] = Cluster(repeat, call.step_index)
+
+    def worst(self, size: int, window: int) -> Cluster | None:
+        """The largest repetition of which `size` calls lie within `window` tool calls."""
+        found = [self.clusters[size, span] for span in range(size, window + 1) if (size, span) in self.clusters]
+        return max(found, key=lambda cluster: cluster.repeat.count, default=None)
+
+    def turn(self) -> None:
+        self._by_key.clear()
+
+
+class LoopView:
+    """Tool calls that repeat. `equal`: same name and arguments; `shapes`: same once ids and times are masked, with the
+    same outcome each time; `pairs` and `names`: repeats with nothing new learned, by arguments or by name alone."""
+
+    __slots__ = (
+        "_alternating_since", "_last_name", "_name_before", "_progress", "_seen", "_tool_names", "_tool_number",
+        "_turned_at", "equal", "names", "pairs", "shapes",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.equal, self.shapes, self.pairs, self.names = Repeats(), Repeats(), Repeats(), Repeats()
+        self._tool_number = self._turned_at = 0
+        self._last_name = self._name_before = ""
+        self._alternating_since = 1
+        self._progress = 0  # the last tool call that visibly led on
+        self._tool_names: set[str] = set()
+        self._seen: OrderedDict[tuple[str, str], int] = OrderedDict()
+
+    def called(self, call: Call, tokens: int) -> None:
+        self._tool_number += 1
+        call.tool_number = self._tool_number
+        if call.name == self._last_name:
+            self._alternating_since = call.tool_number
+        elif call.name != self._name_before:
+            self._alternating_since = max(self._alternating_since, call.tool_number - 1)
+        call.alternating_since = self._alternating_since
+        self._name_before, self._last_name = self._last_name, call.name
+        if call.name not in self._tool_names and len(self._tool_names) < MAX_TOOL_NAMES:
+            self._tool_names.add(call.name)
+            self._progress = call.tool_number
+        if call.args_hash:
+            call.repeat = self.equal.add((call.name, call.args_hash), call, tokens)
+
+    def answered(self, call: Call, tokens: int, output_hash: str, output_length: int, error_hash: str) -> None:
+        """Take in the answer to `call`; empty hashes and a length of 0 mean unknown."""
+        repeat = call.repeat
+        if repeat is not None:
+            if call.failed:
+                repeat.withdraw(call)
+            else:
+                repeat.finished(call)
+        self._note_progress(call, error_hash if call.failed else output_hash)
+        if call.failed or call.tool_number <= max(self._turned_at, self._tool_number - MAX_WINDOW):
+            return
+        outcome = output_hash or (str(output_length) if output_length else "")
+        if call.shape_hash and outcome:
+            self.shapes.add((call.name, call.shape_hash), call, tokens, outcome=outcome).finished(call)
+        if output_hash:
+            since = self._progress
+            self.names.add((call.name, output_hash), call, tokens, since=since).finished(call)
+            if call.args_hash:
+                self.pairs.add((call.name, call.args_hash, output_hash), call, tokens, since=since).finished(call)
+
+    def _note_progress(self, call: Call, outcome: str) -> None:
+        seen = self._seen.pop((call.name, outcome), None) if outcome else None
+        if seen is None:
+            self._progress = max(self._progress, call.tool_number)
+        if outcome:
+            self._seen[call.name, outcome] = call.tool_number
+            if len(self._seen) > MAX_WINDOW:
+                self._seen.popitem(last=False)
+
+    def turn(self) -> None:
+        """The user spoke: whatever comes next starts afresh."""
+        for repeats in (self.equal, self.shapes, self.pairs, self.names):
+            repeats.turn()
+        self._seen.clear()
+        self._last_name = self._name_before = ""
+        self._turned_at = self._tool_number
+        self._alternating_since = self._tool_number + 1
+
+    @property
+    def entries(self) -> int:
+        """How many things are kept, for the estimate of bytes."""
+        kinds = (self.equal, self.shapes, self.pairs, self.names)
+        kept = sum(len(repeats) + len(repeats.clusters) for repeats in kinds)
+        return kept + len(self._seen) + len(self._tool_names)
+
+
+class Stretch:
+    """LLM calls and acts (tool and retrieval calls) between two turns of the user.
+
+    An LLM call is `idle` when the next one follows it with no act in between. `asked` counts LLM calls that ended by
+    asking for a tool: an act the agent may not report.
+    """
+
+    __slots__ = ("_asked", "_last_was_llm", "_ms", "_reported", "_tokens", "first_step", "idle_calls", "idle_ms",
+                 "idle_tokens", "last_step", "llm_calls")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.llm_calls = self.idle_calls = self.idle_tokens = 0
+        self.idle_ms = 0.0
+        self.first_step = self.last_step = 0
+        self._reported = self._asked = self._tokens = 0
+        self._ms = 0.0
+        self._last_was_llm = False
+
+    def llm_called(self, step_index: int, tokens: int, llm_ms: float) -> None:
+        """`tokens` and `llm_ms` are the run's totals before this call."""
+        if self._last_was_llm:
+            self.idle_calls += 1
+            self.idle_tokens += tokens - self._tokens
+            self.idle_ms += llm_ms - self._ms
+        if not self.llm_calls:
+            self.first_step = step_index
+        self.llm_calls += 1
+        self.last_step = step_index
+        self._tokens, self._ms, self._last_was_llm = tokens, llm_ms, True
+
+    def acted(self) -> None:
+        self._reported += 1
+        self._last_was_llm = False
+
+    def asked_for_tool(self) -> None:
+        self._asked += 1
+
+    @property
+    def acts(self) -> int:
+        return max(self._reported, self._asked)
+
+    @property
+    def ratio(self) -> float:
+        """LLM calls per act; with no act at all, per one."""
+        return self.llm_calls / max(1, self.acts)
+
+
+class StretchView:
+    """The stretch going on, and for each number of LLM calls the closed stretch that acted least."""
+
+    __slots__ = ("_closed", "now")
+
+    def __init__(self) -> None:
+        self.now = Stretch()
+        self._closed: dict[int, Stretch] = {}
+
+    def turn(self) -> None:
+        done, self.now = self.now, Stretch()
+        place = min(done.llm_calls, MAX_STRETCH_CALLS)
+        held = self._closed.get(place)
+        if done.llm_calls and (held is None or (held.ratio, held.llm_calls) < (done.ratio, done.llm_calls)):
+            self._closed[place] = done
+
+    def worst(self, min_llm_calls: int) -> Stretch | None:
+        """Of the stretches with at least `min_llm_calls` LLM calls the one with the highest ratio."""
+        found = [s for s in (*self._closed.values(), self.now) if s.llm_calls >= min_llm_calls]
+        return max(found, key=lambda stretch: (stretch.ratio, stretch.llm_calls), default=None)
+
+    @property
+    def entries(self) -> int:
+        return len(self._closed) + 1

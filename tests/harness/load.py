@@ -1,0 +1,118 @@
+"""The load generator: clients that post as real ones do, and the ledger of what they were promised."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import trio
+
+from tests.harness.shapes import Event, run_events
+
+RETRY_S = 0.05
+ANSWER_TIMEOUT_S = 15.0
+EventName = tuple[str, float]  # (run_id, timestamp): see shapes
+
+
+@dataclass
+class Ledger:
+    """What was sent and what was promised. `accepted` holds what a 202 promised, each event once."""
+
+    sent: set[EventName] = field(default_factory=set)
+    accepted: set[EventName] = field(default_factory=set)
+    answers: Counter[str] = field(default_factory=Counter)  # by status, or by the error's name when none came
+    retry_after_missing: int = 0  # 503 and 429 that did not say when to come back
+
+    @property
+    def unsettled(self) -> set[EventName]:
+        """Sent, but never promised: stored or not, both are right."""
+        return self.sent - self.accepted
+
+
+async def drive(
+    url: str,
+    ledger: Ledger,
+    *,
+    clients: int = 4,
+    runs: int | None = 50,
+    seed: int = 0,
+    agents: Sequence[str] = ("agent-a", "agent-b", "agent-c"),
+    api_key: str | None = None,
+    stop: trio.Event | None = None,
+    give_up_s: float = 60.0,
+) -> Ledger:
+    """`clients` at once send `runs` runs each (None: until `stop`) to the ingest address `url`.
+
+    A batch is sent again, with the same body and Idempotency-Key, until it is answered by something else than 429 or
+    5xx, or until `give_up_s` seconds after its first attempt.
+    """
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=ANSWER_TIMEOUT_S) as http:
+        sender = _Sender(http, ledger, agents, runs, trio.Event() if stop is None else stop, give_up_s)
+        async with trio.open_nursery() as nursery:
+            for number in range(clients):
+                nursery.start_soon(sender.client, random.Random(f"{seed}/{number}"))
+    return ledger
+
+
+@dataclass
+class _Sender:
+    """What the clients of one `drive` share."""
+
+    http: httpx.AsyncClient
+    ledger: Ledger
+    agents: Sequence[str]
+    runs: int | None
+    stop: trio.Event
+    give_up_s: float
+
+    async def client(self, rng: random.Random) -> None:
+        left = math.inf if self.runs is None else self.runs
+        while left > 0 and not self.stop.is_set():
+            # A few runs side by side, in batches that cut through them, as an agent process with several tasks sends.
+            together = int(min(rng.randint(1, 4), left))
+            left -= together
+            start = time.time() - rng.uniform(0.5, 3.0)
+            events = [event for _ in range(together) for event in run_events(rng, rng.choice(self.agents), start)]
+            events.sort(key=lambda event: float(event["timestamp"]))
+            while events:
+                size = rng.choice((3, 10, 40, 100))
+                batch, events = events[:size], events[size:]
+                await self.deliver(batch)
+
+    async def deliver(self, batch: list[Event]) -> None:
+        """One batch, until there is an answer that stands."""
+        body = json.dumps({"agent_id": batch[0]["agent_id"], "events": batch}).encode()
+        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
+        names = [(str(event["run_id"]), float(event["timestamp"])) for event in batch]
+        self.ledger.sent.update(names)
+        deadline = trio.current_time() + self.give_up_s
+        while trio.current_time() < deadline:
+            wait_s = RETRY_S
+            try:
+                answer = await self.http.post("/v1/ingest", content=body, headers=headers)
+            except httpx.TransportError as error:
+                self.ledger.answers[type(error).__name__] += 1
+            else:
+                self.ledger.answers[str(answer.status_code)] += 1
+                if answer.status_code == 202:
+                    refused = {refusal["index"] for refusal in answer.json().get("rejected", ())}
+                    self.ledger.accepted.update(name for index, name in enumerate(names) if index not in refused)
+                    return
+                if answer.status_code != 429 and answer.status_code < 500:
+                    return
+                wait_s = self._asked_wait_s(answer)
+            await trio.sleep(wait_s)
+
+    def _asked_wait_s(self, answer: httpx.Response) -> float:
+        if answer.status_code in (429, 503) and "Retry-After" not in answer.headers:
+            self.ledger.retry_after_missing += 1
+        # A test can't wait as long as a patient client would.
+        return min(float(answer.headers.get("Retry-After", RETRY_S)), 0.25)

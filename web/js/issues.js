@@ -1,0 +1,41 @@
+/** An agent's issues: one failure type each, open until enough runs stay clean of it. Used by views/agent.js. */
+
+import { h, s } from "./dom.js";
+import { count, plural, words } from "./format.js";
+import { when } from "./parts.js";
+import { agentLink } from "./router.js";
+
+const CLEAN_RUNS = 5; // in a row, until an issue counts as resolved
+
+const ICONS = { open: "M8 2A6 6 0 1 1 8 14A6 6 0 1 1 8 2M8 5V8.500M8 11V11.100", reopened: "M13 8A5 5 0 1 1 11 4M11 1V4.500H7.500", resolved: "M3 8.500L6.500 12L13 4.500" };
+
+export function issueList(issues, id) {
+  return h("table", { class: "list issues" },
+    h("thead", {}, h("tr", {},
+      h("th", { scope: "col" }, "Issue"), h("th", { scope: "col" }, "Status"), h("th", { scope: "col", class: "num" }, "Affected runs"),
+      h("th", { scope: "col", class: "after" }, "Clean runs since"), h("th", { scope: "col", class: "num wide" }, "First seen"), h("th", { scope: "col", class: "num" }, "Last seen"))),
+    h("tbody", {}, issues.map((issue) => row(issue, id))));
+}
+
+function row(issue, id) {
+  return h("tr", { key: issue.id, class: issue.status },
+    h("th", { scope: "row" }, h("a", { class: "stretch", href: agentLink(id, "signals", { failure_type: issue.failure_type }) }, words(issue.failure_type))),
+    h("td", {}, h("span", { class: `standing ${issue.status}` },
+      s("svg", { class: "mark", viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { class: "stroke", d: ICONS[issue.status] ?? ICONS.open })), words(issue.status))),
+    h("td", { class: "num" }, count(issue.affected_runs)),
+    h("td", { class: "after" }, issue.status === "resolved" ? resolved(issue) : progress(issue.clean_runs_since)),
+    h("td", { class: "num wide" }, when(issue.first_seen)),
+    h("td", { class: "num" }, when(issue.last_seen, { relative: true })));
+}
+
+const resolved = (issue) => h("span", { class: "faint" }, "resolved ", when(issue.resolved_at, { relative: true }));
+
+/** Five dots: how far an open issue is on its way to resolved. */
+function progress(clean) {
+  const done = Math.min(clean ?? 0, CLEAN_RUNS);
+  const label = `${plural(done, "clean run")} of the ${CLEAN_RUNS} that resolve it`;
+  return h("span", { class: "progress", title: label },
+    s("svg", { viewBox: "0 0 60 12", role: "img", "aria-label": label },
+      Array.from({ length: CLEAN_RUNS }, (_, i) => s("circle", { cx: 6 + i * 12, cy: 6, r: 4, class: i < done ? "done" : "due" }))),
+    `${done} of ${CLEAN_RUNS}`);
+}

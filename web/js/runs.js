@@ -1,0 +1,28 @@
+/** An agent's runs, newest first. Used by views/agent.js. */
+
+import { h } from "./dom.js";
+import { compact, count, duration } from "./format.js";
+import { name, runSeconds, standing, statusBadge, when } from "./parts.js";
+import { runLink } from "./router.js";
+
+export function runTable(runs) {
+  return h("table", { class: "list runs" },
+    h("caption", { class: "unseen" }, "Runs, newest first"),
+    h("thead", {}, h("tr", {},
+      h("th", { scope: "col" }, "Run"), h("th", { scope: "col" }, "Status"), h("th", { scope: "col", class: "num" }, "Signals"),
+      h("th", { scope: "col", class: "after" }, "Started"), h("th", { scope: "col", class: "num" }, "Duration"), h("th", { scope: "col", class: "num" }, "Steps"),
+      h("th", { scope: "col", class: "num wide" }, "Tokens"), h("th", { scope: "col", class: "wide after" }, "Version"))),
+    h("tbody", {}, runs.map(row)));
+}
+
+function row(run) {
+  return h("tr", { key: run.run_id, class: standing(run) },
+    h("th", { scope: "row" }, h("a", { class: "stretch mono", href: runLink(run.run_id) }, name(run.run_id, 36))),
+    h("td", {}, statusBadge(run)),
+    h("td", { class: "num" }, run.signal_count ? h("span", { class: "tally some" }, count(run.signal_count)) : h("span", { class: "faint" }, "0")),
+    h("td", { class: "after" }, when(run.started_at)),
+    h("td", { class: "num" }, duration(runSeconds(run))),
+    h("td", { class: "num" }, count(run.step_count)),
+    h("td", { class: "num wide" }, compact(run.total_tokens)),
+    h("td", { class: "wide after mono faint" }, name(run.agent_version, 12)));
+}

@@ -1,0 +1,57 @@
+/** One signal with its explanation: what, why it matters, the evidence and the fixes. Used by the agent's and the run's view. */
+
+import { h } from "./dom.js";
+import { isNumber, percent, visible, words } from "./format.js";
+import { codeBlock, facts, name, severityBadge, when } from "./parts.js";
+import { runLink } from "./router.js";
+
+/** A card to open. `open`: opened at first; `link`: show which run it is of. */
+export function signalCard(signal, { open = false, link = false } = {}) {
+  const kind = signal.title && signal.title !== words(signal.failure_type) ? words(signal.failure_type) : null;
+  return h("details", { class: "signal", key: `signal-${signal.id}`, id: `signal-${signal.id}`, open },
+    h("summary", {},
+      severityBadge(signal.severity),
+      h("span", { class: "title" }, visible(signal.title ?? words(signal.failure_type))),
+      h("span", { class: "meta" },
+        kind ? h("span", {}, kind) : null,
+        h("span", {}, `step ${signal.step_index}`),
+        h("span", {}, `${percent(signal.confidence)} sure`),
+        signal.shadow ? h("span", { class: "tag", title: "Stored and shown, never alerted, never an issue." }, "shadow") : null,
+        signal.alerted ? h("span", { class: "tag", title: "At least one destination was told." }, "alerted") : null,
+        when(signal.detected_at, { relative: true }))),
+    h("div", { class: "body" }, link ? runLine(signal) : null, explanation(signal), fixes(signal), evidence(signal)));
+}
+
+const runLine = (signal) =>
+  h("p", { class: "of" }, "In run ", h("a", { href: runLink(signal.run_id) }, name(signal.run_id, 40)), ", version ", name(signal.agent_version, 16), ".");
+
+function explanation(signal) {
+  const part = (heading, text) => (text ? [h("h4", {}, heading), h("p", {}, visibleLines(text))] : null);
+  return h("div", { class: "words" },
+    part("What happened", signal.what),
+    part("Why it matters", signal.why_it_matters),
+    part("Evidence", signal.evidence_summary));
+}
+
+const visibleLines = (text) => String(text).split("\n").map(visible).join("\n");
+
+function fixes(signal) {
+  const found = signal.suggested_fixes ?? [];
+  if (!found.length) return null;
+  return h("div", { class: "fixes" },
+    h("h4", {}, found.length === 1 ? "Suggested fix" : "Suggested fixes"),
+    h("ol", {}, found.map((fix) => h("li", {}, h("p", {}, visible(fix.description)), fix.code ? codeBlock(fix.code, fix.language) : null))));
+}
+
+function evidence(signal) {
+  const pairs = Object.entries(signal.evidence ?? {});
+  if (!pairs.length) return null;
+  return h("details", { class: "raw" }, h("summary", {}, "Evidence as stored"), facts(pairs.map(([k, v]) => [name(k, 40), shown(v)])));
+}
+
+/** A stored value: numbers and flags as they are, everything else as text that may be hostile. */
+export function shown(value) {
+  if (isNumber(value) || typeof value === "boolean") return String(value);
+  if (value === null || value === undefined) return "–";
+  return name(typeof value === "string" ? value : JSON.stringify(value), 120);
+}
