@@ -54,7 +54,8 @@ eval: $(STAMP)  ## Replay 200 real agent runs into a server and show what fired
 	$(BIN)/python -m tests.replay
 
 docs: $(STAMP)  ## Write the generated pages anew, then check every page
-	$(BIN)/python -m tests.docs.generate
+	$(BIN)/python -m dunetrace.events_page > docs/events.md.new && mv docs/events.md.new docs/events.md
+	$(BIN)/python -m dunetrace.detectors.docs > docs/detectors.md.new && mv docs/detectors.md.new docs/detectors.md
 	$(PYTEST) tests/docs
 
 clean:  ## Remove the environment and everything that was built

@@ -7,7 +7,6 @@ put in: content is other people's data.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import hashlib
 import hmac
@@ -86,10 +85,16 @@ def snapshot(value: object) -> Any:
     NaN and infinities become None. Values JSON does not know become text that is equal for equal values: a member of an
     enum its value, a dataclass its fields, a set its sorted members, an object without words of its own its attributes.
     """
+    return measured_snapshot(value)[0]
+
+
+def measured_snapshot(value: object) -> tuple[Any, int]:
+    """The same, and how many characters of text it holds on to."""
+    walk = _Snapshot()
     try:
-        return _Snapshot().of(value, 0)
+        return walk.of(value, 0), walk.chars
     except Exception:  # no stack left, or a container that changed under the walk
-        return f"<{type(value).__name__}>"
+        return f"<{type(value).__name__}>", 0
 
 
 def encode(plain: Any) -> str:
@@ -107,13 +112,19 @@ def _utf8(s: str) -> bytes:
 class _Snapshot:
     """One walk over one value, with the number of values it may still visit."""
 
+    __slots__ = ("_left", "chars")
+
     def __init__(self) -> None:
         self._left = _MOST_NODES
+        self.chars = 0
 
     def of(self, value: object, depth: int) -> Any:
         self._left -= 1
         kind = type(value)
-        if value is None or kind is str or kind is bool:
+        if kind is str:
+            self.chars += len(value)  # type: ignore[arg-type]
+            return value
+        if value is None or kind is bool:
             return value
         if kind is int:
             return value if -_LARGEST_INT < value < _LARGEST_INT else _huge(value)  # type: ignore[operator, arg-type]
@@ -168,8 +179,9 @@ class _Snapshot:
             return sorted(self._members(value, depth))
         if isinstance(value, Sequence):
             return self._sequence(value, depth)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {f.name: self.of(getattr(value, f.name, None), depth + 1) for f in dataclasses.fields(value)}
+        fields = getattr(type(value), "__dataclass_fields__", None)  # `dataclasses` itself is slow to import
+        if fields is not None:
+            return {field: self.of(getattr(value, field, None), depth + 1) for field in fields}
         return self._object(value, depth)
 
     def _members(self, value: Iterable[object], depth: int) -> list[str]:

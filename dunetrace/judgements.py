@@ -98,6 +98,15 @@ def failed_case(case: Case, state: RunState, error: DetectorError, *, now: float
     return Judgement(case, run, (), in_flight=False, counts=False)
 
 
+def identity_of(state: RunState) -> RunState:
+    """A state that knows who the run is and when it was heard of, and nothing else."""
+    bare = RunState(state.run_id)
+    bare.agent_id, bare.agent_version = state.agent_id, state.agent_version
+    bare.started_at, bare.started_received_at = state.started_at, state.started_received_at
+    bare.last_received_at, bare.event_count = state.last_received_at, state.event_count
+    return bare
+
+
 def as_detector_error(error: Exception, place: str) -> DetectorError:
     """An error outside a detector (in the fold, in the database), as one that parks the run."""
     return error if isinstance(error, DetectorError) else DetectorError(place, kind(error), where(error))

@@ -14,8 +14,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -218,8 +218,27 @@ class Supervisor:
         health.state = "stopped"
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a process is made of before its actors run: all a `Supervisor` needs, and where it will be found."""
+
+    stages: Sequence[Stage]
+    lend: Callable[[Stage], Context]
+    health: Health
+    addresses: Addresses
+
+
 async def serve(settings: Settings, roles: Sequence[str], version: str, ready: Callable[[Addresses], None]) -> None:
     """Run a whole process with `roles` until a signal asks it to stop. Raises DunetraceError when it cannot start."""
+    async with assemble(settings, roles, version) as parts:
+        supervisor = Supervisor(parts.stages, parts.lend, parts.health)
+        await _run_until_signalled(supervisor, lambda: ready(parts.addresses))
+    log.info("process.stopped")
+
+
+@asynccontextmanager
+async def assemble(settings: Settings, roles: Sequence[str], version: str) -> AsyncIterator[Parts]:
+    """Open what the actors share (sockets, the embedded Postgres, the gateway) for the length of the block."""
     destinations = destinations_from(settings) if "dispatcher" in roles else ()
     with _listening(settings, roles) as listening, _embedded(settings) as embedded:
         url = settings.database_url or (embedded.url if embedded else "")
@@ -237,13 +256,11 @@ async def serve(settings: Settings, roles: Sequence[str], version: str, ready: C
                         named, url, gateway, embedded, stage.stopping, promise, bell, hash_key, listening, health.report
                     )
 
-                supervisor = Supervisor(plan(roles, destinations, bell), lend, health)
-                await _run_until_signalled(supervisor, lambda: ready(Addresses.of(listening)))
+                yield Parts(plan(roles, destinations, bell), lend, health, Addresses.of(listening))
         finally:
             if embedded is not None:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(embedded.stop)
-    log.info("process.stopped")
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class RunState:
     def nbytes(self) -> int:
         """An estimate of the memory held."""
         open_calls = sum(len(calls) for calls in self._open.values())
-        return 6_000 + 420 * len(self.steps) + 700 * open_calls + 350 * (self.loops.entries + self.stretches.entries)
+        return 6_000 + 540 * len(self.steps) + 500 * open_calls + 350 * (self.loops.entries + self.stretches.entries)
 
     # ---- one handler for each event type
 

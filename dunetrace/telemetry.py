@@ -33,6 +33,7 @@ LOG_EVENTS: Mapping[str, str] = {
     "postgres.stopped": "the embedded Postgres stopped",
     "postgres.restarted": "the embedded Postgres had died and was started again",
     "migration.applied": "a numbered SQL file was applied",
+    "keys.none": "prod mode, and nobody has a key yet; the line says how to make one",
     "detectors.unknown_agent": "detectors.yml has a section for an agent that was never seen",
     "lease.gained": "this poller now owns these buckets",
     "lease.lost": "another poller took over; this one drops what it had judged",

@@ -7,7 +7,7 @@ million-event run is still known at its end.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import NamedTuple
 
 from dunetrace.calls import Call
@@ -37,7 +37,7 @@ class Repeat:
         self.first_step = self.last_step = call.step_index
         self.first_number = self.last_number = call.tool_number
         self.live = self.count = 0
-        self.numbers: deque[int] = deque(maxlen=MAX_REPEATS)
+        self.numbers: list[int] = []  # of the last MAX_REPEATS calls; a deque would take ten times the bytes
         self.tokens_seen = tokens
         self.wasted_tokens = 0
         self.wasted_ms = 0.0
@@ -51,6 +51,8 @@ class Repeat:
         self.last_step = call.step_index
         self.last_number = call.tool_number
         self.numbers.append(call.tool_number)
+        if len(self.numbers) > MAX_REPEATS:
+            del self.numbers[0]
         self.live += 1
         self.count = max(self.count, self.live)
 
@@ -164,7 +166,7 @@ class LoopView:
 
     def answered(self, call: Call, tokens: int, output_hash: str, output_length: int, error_hash: str) -> None:
         """Take in the answer to `call`; empty hashes and a length of 0 mean unknown."""
-        repeat = call.repeat
+        repeat, call.repeat = call.repeat, None  # the run keeps its last calls, and need not keep this with each
         if repeat is not None:
             if call.failed:
                 repeat.withdraw(call)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import basic_agent
@@ -40,7 +40,7 @@ class Agent:
     tasks: tuple[str, ...]
     thinking_s: float = 0.02
 
-    def run(self, dt: Dunetrace, rng: random.Random) -> RunContext:
+    def run(self, dt: Dunetrace, rng: random.Random) -> AbstractContextManager[RunContext]:
         return dt.run(
             self.name,
             user_input=rng.choice(self.tasks),
@@ -168,24 +168,29 @@ def burst(dt: Dunetrace, rng: random.Random, stop: threading.Event) -> None:
 
 
 def steady(dt: Dunetrace, rng: random.Random, stop: threading.Event) -> None:
-    """One run after the other, until told to stop or left alone."""
-    parent = os.getppid()
-    next_run = time.monotonic()
-    while not stop.wait(PARENT_LOOK_S) and os.getppid() == parent:
-        if time.monotonic() >= next_run:
-            rng.choice(STEADY)(dt, rng)
-            next_run = time.monotonic() + rng.uniform(*BETWEEN_RUNS_S)
+    """One run after the other, until told to stop."""
+    while not stop.wait(rng.uniform(*BETWEEN_RUNS_S)):
+        rng.choice(STEADY)(dt, rng)
+
+
+def stop_when_left_alone(parent: int, stop: threading.Event) -> None:
+    """Sets `stop` once the process that started this one is gone, however it ended."""
+    while not stop.wait(PARENT_LOOK_S):
+        if os.getppid() != parent:
+            stop.set()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A small fleet of example agents.")
     parser.add_argument("--endpoint", default=os.environ.get("DUNETRACE_ENDPOINT", "http://127.0.0.1:8001"))
     parser.add_argument("--forever", action="store_true", help="go on after the first burst of runs")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="stop when this process is gone (its parent)")
     parser.add_argument("--seed", type=int, default=None, help="the same seed makes the same runs")
     options = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=stop_when_left_alone, args=(options.parent, stop), daemon=True).start()
     rng = random.Random(options.seed)
     dt = Dunetrace(options.endpoint)
     burst(dt, rng, stop)

@@ -3,6 +3,7 @@
     with Receiver() as receiver:
         receiver.mode = Mode.OK              # from now on
         receiver.script(Mode.ERROR, Mode.OK) # the next two requests, then `mode` again
+        receiver.choose = lambda body: Mode.ERROR if b"poison" in body else None  # None: as above
         received = receiver.wait_for(1)      # blocks; from trio: await trio.to_thread.run_sync(receiver.wait_for, 1)
 
 Every request is recorded with its arrival time before it is answered, however badly that answer goes.
@@ -11,12 +12,14 @@ Every request is recorded with its arrival time before it is answered, however b
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import ssl
 import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,6 +81,9 @@ class Receiver:
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self.mode = Mode.OK
+        self.choose: Callable[[bytes], Mode | None] = lambda _body: None
+        # Not guessable: a stray client of another test, whose port this one got, is answered 404 and not recorded.
+        self.path = f"/hook-{secrets.token_hex(8)}"
         self.slow_s = 0.5
         self.retry_after = "1"
         self.redirect_to = "/elsewhere"
@@ -98,7 +104,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self.port}/hook"
+        return f"{self._scheme}://127.0.0.1:{self.port}{self.path}"
 
     @property
     def requests(self) -> list[Received]:
@@ -121,7 +127,7 @@ class Receiver:
     def record(self, path: str, headers: dict[str, str], body: bytes) -> Mode:
         """Called by the handler: keeps a request and says how to answer it."""
         with self._changed:
-            mode = self._script.popleft() if self._script else self.mode
+            mode = self.choose(body) or (self._script.popleft() if self._script else self.mode)
             self._received.append(Received(path, headers, body, time.time(), time.monotonic(), mode))
             self._changed.notify_all()
         return mode
@@ -181,6 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         receiver = cast("_Server", self.server).receiver
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        if not self.path.startswith((receiver.path, receiver.redirect_to)):
+            self.send_error(404)
+            return
         mode = receiver.record(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         if mode is Mode.SLOW:
             receiver.stopping.wait(receiver.slow_s)

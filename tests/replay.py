@@ -144,7 +144,7 @@ def signals(api_url: str, agent_id: str) -> list[dict[str, Any]]:
     more = True
     with httpx.Client(base_url=api_url, trust_env=False) as api:
         while more:
-            query = {"offset": len(found), "limit": 500, "explain": "false"}
+            query: dict[str, str | int] = {"offset": len(found), "limit": 500, "explain": "false"}
             answer = api.get(f"/v1/agents/{agent_id}/signals", params=query).raise_for_status().json()
             found += answer["signals"]
             more = answer["page"]["has_more"]

@@ -13,6 +13,7 @@ import trio
 from dunetrace.errors import StartError, StoreUnavailableError
 from dunetrace.store import gateway as gateways
 from dunetrace.store import migrations
+from dunetrace.store.reads.keys import any_key
 from dunetrace.telemetry import log
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Database:
                 await gateways.check_access(ctx.database_url)
                 await ctx.gateway.unit(migrations.migrate, self._migrations)
                 ctx.hash_key.learn(await ctx.gateway.unit(_installation_hash_key))
+                if ctx.settings.auth_mode == "prod" and not await ctx.gateway.unit(any_key):
+                    log.warning("keys.none", make_one="python -m dunetrace keys create")
                 self._ready = True
             else:
                 self._ready = await ctx.gateway.probe() == "ok"

@@ -30,7 +30,7 @@ class Demo:
     name = "demo"
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        command = [sys.executable, str(examples() / SCRIPT), "--forever"]
+        command = [sys.executable, str(examples() / SCRIPT), "--forever", "--parent", str(os.getpid())]
         endpoint = f"http://{sockets.address_of(ctx.socket('ingest'))}"
         environment = {**os.environ, "DUNETRACE_ENDPOINT": endpoint}
         task_status.started()

@@ -18,7 +18,7 @@ from dunetrace.actors.base import wait
 from dunetrace.alerts import FORMATS
 from dunetrace.alerts.guard import InternalAddressError
 from dunetrace.alerts.post import ATTEMPT_TIMEOUT_S, open_post
-from dunetrace.deliveries import Outcome, State, Verdict, after
+from dunetrace.deliveries import ATTEMPT_CAP_S, Outcome, State, Verdict, after
 from dunetrace.errors import StoreUnavailableError
 from dunetrace.store.writes import deliveries
 from dunetrace.store.writes.deliveries import Claim, Idle
@@ -48,7 +48,7 @@ _LOGGED = {
 
 
 class Turn(NamedTuple):
-    """What a lane did: the delivery it attempted and where that stands now; or nothing, and when to look again."""
+    """What a lane did: the delivery it attempted, where that stands now and when it is due; or when to look again."""
 
     delivery_id: UUID | None = None
     state: State | None = None
@@ -93,7 +93,7 @@ class DestinationActor:
         following = after(claimed.standing, outcome, self._rng)
         kept = await ctx.gateway.unit(deliveries.keep, claimed, outcome, following)
         self._report(claimed, outcome, following, kept)
-        return Turn(claimed.alert.delivery_id, following.state)
+        return Turn(claimed.alert.delivery_id, following.state, following.wait_s)
 
     async def _lane(self, ctx: Context, post: Post) -> None:
         while not ctx.stopping.is_set():
@@ -102,7 +102,12 @@ class DestinationActor:
                 turn = await self.run_once(ctx, post)
             except StoreUnavailableError:
                 turn = Turn()
-            if turn.delivery_id is None:
+            if turn.state is State.PENDING:
+                # A lane waits for its own delivery's next attempt instead of taking up another, so that a receiver
+                # that went away costs a few deliveries an attempt and not all of them.
+                with trio.move_on_after(min(turn.wait_s or 0.0, ATTEMPT_CAP_S)):
+                    await ctx.stopping.wait()
+            elif turn.delivery_id is None:
                 with trio.move_on_after(math.inf if turn.wait_s is None else max(turn.wait_s, SOONEST_S)):
                     await bell.wait()
 

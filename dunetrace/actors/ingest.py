@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -37,4 +38,7 @@ class IngestActor:
             mark_deploy=mark,
             health=ctx.health,
         )
-        await serve(app, ctx.socket(self.name), ctx.stopping, read_timeout_s=READ_TIMEOUT_S, task_status=task_status)
+        start = partial(serve, app, ctx.socket(self.name), ctx.stopping, read_timeout_s=READ_TIMEOUT_S)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(start)
+            task_status.started()

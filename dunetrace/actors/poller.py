@@ -26,7 +26,7 @@ from dunetrace.store.reads import work as work_reads
 from dunetrace.store.reads.work import Case, Folded, RunKey, Work
 from dunetrace.store.writes import judgements as judgement_writes
 from dunetrace.store.writes import leases
-from dunetrace.telemetry import log
+from dunetrace.telemetry import kind, log, where
 
 if TYPE_CHECKING:
     from dunetrace.nursery import Context
@@ -100,12 +100,20 @@ class Poller:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_leases, ctx)
                 task_status.started()
+                await self._warn_of_unknown_agents(ctx)
                 await self._loop(ctx)
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(2):
                 with suppress(StoreUnavailableError):  # else they expire
                     await ctx.gateway.unit(leases.release, self._holder)
+
+    async def _warn_of_unknown_agents(self, ctx: Context) -> None:
+        """A section of detectors.yml for an agent that was never seen is most likely a misspelt name."""
+        named = list(ctx.settings.limits.agents)
+        with suppress(StoreUnavailableError):
+            for agent_id in await ctx.gateway.unit(work_reads.unseen_agents, named) if named else ():
+                log.warning("detectors.unknown_agent", agent_id=agent_id)
 
     async def _loop(self, ctx: Context) -> None:
         while not ctx.stopping.is_set():
@@ -137,7 +145,13 @@ class Poller:
         await trio.to_thread.run_sync(_fold_all, hands)
         await self._give_baselines(ctx, hands)
         judged = await trio.to_thread.run_sync(partial(self._judge_all, ctx, hands, work))
-        await self._commit(ctx, epochs, judged)
+        try:
+            await self._commit(ctx, epochs, judged)
+        except (StoreUnavailableError, LeaseLostError):
+            raise
+        except Exception as error:
+            log.error("poller.batch_failed", runs=len(judged), error=kind(error), at=where(error))
+            await self._commit_singly(ctx, epochs, hands, judged, work.now)
         for hand in hands:
             if hand.error is None and not hand.state.terminal:
                 self._cache.put(hand.case.key, hand.state, hand.last_id)
@@ -187,6 +201,21 @@ class Poller:
         committed = await ctx.gateway.unit(judgement_writes.commit, self._holder, mine, judged)
         if committed.fresh:
             ctx.bell.ring("dispatcher")
+
+    async def _commit_singly(
+        self, ctx: Context, epochs: dict[int, int], hands: list[_InHand], judged: list[Judgement], now: float
+    ) -> None:
+        """One run that can't be committed must not hold up the others: it is the one that is tried again or parked."""
+        for hand, judgement in zip(hands, judged, strict=True):
+            try:
+                await self._commit(ctx, epochs, [judgement])
+            except (StoreUnavailableError, LeaseLostError):
+                raise
+            except Exception as error:
+                hand.error = judgements.as_detector_error(error, "commit")
+                # What couldn't be written may be in the facts folded so far, so only who the run is goes in.
+                hand.state = judgements.identity_of(hand.state)
+                await self._commit(ctx, epochs, [self._failed(hand, hand.error, now)])
 
     async def _keep_leases(self, ctx: Context) -> None:
         while True:

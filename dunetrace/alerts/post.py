@@ -107,8 +107,9 @@ def _asked_s(response: httpcore.Response) -> float:
 
 async def _drain(response: httpcore.Response) -> None:
     read_bytes = 0
-    with trio.move_on_after(READ_TIMEOUT_S):
+    with trio.move_on_after(READ_TIMEOUT_S) as scope:
         async for chunk in response.aiter_stream():
             read_bytes += len(chunk)
             if read_bytes > READ_BYTES:
-                return
+                # Not `return`: httpcore nests async generators, and only an error from within ends all of them.
+                scope.cancel()

@@ -113,7 +113,7 @@ class Detector(Generic[AnyThresholds]):
         return self.failure_type.value.lower()
 
     def words_for(self, evidence: Mapping[str, Any]) -> Words:
-        found = self.words.get(evidence.get("kind", ""))
+        found = self.words.get(str(evidence.get("kind", "")))
         return found if found is not None else next(iter(self.words.values()))
 
     def _fault(self) -> str | None:

@@ -90,15 +90,15 @@ DETECTOR = Detector(
     detect=detect,
     words={
         "": Words(
-            title="Step count inflation: {step_count:count} steps, {ratio:.1f} times the usual",
-            what="The run took {step_count:count} steps. Three quarters of this agent's last {baseline_runs:count} "
+            title="Step count inflation: {step_count:step|steps}, {ratio:.1f} times the usual",
+            what="The run took {step_count:step|steps}. Three quarters of this agent's last {baseline_runs:count} "
             "good runs needed at most {baseline_p75:.1f}; from step {first_step} on it was beyond "
             "{inflation_factor:.1f} times that.",
             why_it_matters="More steps mean more money and a longer wait for the same task. A sudden rise usually "
             "follows a change: a new prompt or model, a tool that answers differently, or harder input.",
-            evidence_summary="{step_count:count} steps against a P75 of {baseline_p75:.1f} over {baseline_runs:count} "
-            "runs: {ratio:.1f} times (limit {inflation_factor:.1f}); {wasted_calls:count} steps and about "
-            "{wasted_tokens:count} tokens more than usual",
+            evidence_summary="{step_count:step|steps} against a P75 of {baseline_p75:.1f} over {baseline_runs:count} "
+            "runs: {ratio:.1f} times (limit {inflation_factor:.1f}); {wasted_calls:step|steps} more than "
+            "usual ({wasted_tokens:tokens})",
             fixes=(
                 FixWords(
                     description="Give the run a step budget and have it answer with what it knows when that is spent.",

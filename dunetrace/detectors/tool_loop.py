@@ -58,22 +58,30 @@ class ToolLoopEvidence(Evidence):
     wasted_tokens: int
 
 
+_Candidate = tuple[Cluster | None, float, float]
+
+
 def detect(run: RunState, limits: ToolLoopThresholds) -> Finding | None:
     loops, size, window = run.loops, limits.threshold, limits.window
-    equal = loops.equal.worst(size, window)
-    masked = loops.shapes.worst(size, window)
+    equal, masked = (repeats.worst(size, window) for repeats in (loops.equal, loops.shapes))
     if equal is not None or masked is not None:
-        return _finding("equal", equal or masked, limits, floor=0.85 if equal else 0.7)
-    return _finding("weak", loops.pairs.worst(2, window) or loops.names.worst(size, window), limits, floor=0.5)
+        return _surest("equal", Severity.HIGH, limits, (equal, 0.85, 0.99), (masked, 0.7, 0.99))
+    pair, name = loops.pairs.worst(2, window), loops.names.worst(size, window)
+    return _surest("weak", Severity.MEDIUM, limits, (pair, 0.5, 0.6), (name, 0.5, 0.6))
 
 
-def _finding(
-    kind: Literal["equal", "weak"], cluster: Cluster | None, limits: ToolLoopThresholds, *, floor: float
+def _surest(
+    kind: Literal["equal", "weak"], severity: Severity, limits: ToolLoopThresholds, *found: _Candidate
 ) -> Finding | None:
-    if cluster is None:
+    """The finding for the cluster one can be surest of, each given with its least and most confidence."""
+    rated = [
+        (confidence(cluster.repeat.count / limits.threshold, least, most), cluster)
+        for cluster, least, most in found
+        if cluster is not None
+    ]
+    if not rated:
         return None
-    repeat = cluster.repeat
-    margin = repeat.count / limits.threshold
+    sure, (repeat, step_index) = max(rated, key=lambda entry: entry[0])
     evidence = ToolLoopEvidence(
         kind=kind,
         tool_name=repeat.tool_name,
@@ -88,9 +96,7 @@ def _finding(
         wasted_ms=round(repeat.wasted_ms),
         wasted_tokens=repeat.wasted_tokens,
     )
-    if kind == "weak":
-        return Finding(Severity.MEDIUM, confidence(margin, floor, 0.6), cluster.step_index, evidence.as_dict())
-    return Finding(Severity.HIGH, confidence(margin, floor), cluster.step_index, evidence.as_dict())
+    return Finding(severity, sure, step_index, evidence.as_dict())
 
 
 _STOP_REPEATS = FixWords(
@@ -156,25 +162,25 @@ DETECTOR = Detector(
     detect=detect,
     words={
         "equal": Words(
-            title="Tool loop: {tool_name:name} called {call_count:count} times over",
-            what="The agent made the same call of {tool_name:name} {call_count:count} times between step {first_step} "
+            title="Tool loop: {tool_name:name} called {call_count:time|times} over",
+            what="The agent made the same call of {tool_name:name} {call_count:time|times} between step {first_step} "
             "and step {last_step}. {threshold} equal calls within {window} tool calls count as a loop.",
             why_it_matters="The same call gives the same answer, so the agent is stuck: it burns time and tokens until "
             "a step limit or the user stops it, and usually ends without a result.",
-            evidence_summary="{call_count:count} equal calls of {tool_name:name} (limit {threshold} in {window}), "
-            "steps {first_step} to {last_step}; {wasted_calls:count} of them wasted, with {wasted_ms:ms} and about "
-            "{wasted_tokens:count} tokens",
+            evidence_summary="{call_count:equal call|equal calls} of {tool_name:name} (limit {threshold} in {window}), "
+            "steps {first_step} to {last_step}; {wasted_calls:count} of them wasted, with {wasted_ms:ms} and "
+            "{wasted_tokens:tokens}",
             fixes=(_STOP_REPEATS, _SAY_SO, _REUSE_RESULTS),
         ),
         "weak": Words(
             title="Possible tool loop: {tool_name:name} brings nothing new",
-            what="The agent called {tool_name:name} {call_count:count} times between step {first_step} and step "
+            what="The agent called {tool_name:name} {call_count:time|times} between step {first_step} and step "
             "{last_step} and got the same output each time, while no other tool or output moved the run on.",
             why_it_matters="One such repeat is often harmless. Where it goes on, the agent spends time and tokens "
             "without learning anything, and tends to end up in a full loop.",
-            evidence_summary="{call_count:count} calls of {tool_name:name} with one and the same output within a "
+            evidence_summary="{call_count:call|calls} of {tool_name:name} with one and the same output within a "
             "window of {window} tool calls, steps {first_step} to {last_step}; {wasted_calls:count} of them "
-            "wasted, with {wasted_ms:ms} and about {wasted_tokens:count} tokens",
+            "wasted, with {wasted_ms:ms} and {wasted_tokens:tokens}",
             fixes=(_REUSE_RESULTS, _SAY_SO),
         ),
     },

@@ -51,6 +51,16 @@ def _count(value: Any) -> str:
     return f"{value:,}" if _is_number(value) else _MISSING
 
 
+def _tokens(value: Any) -> str:
+    if not _is_number(value):
+        return _MISSING
+    return f"about {value:,} tokens" if value else "no tokens known"
+
+
+def _counted(value: Any, singular: str, plural: str) -> str:
+    return f"{_count(value)} {singular if value == 1 else plural}"
+
+
 def _literal(value: Any) -> str:
     """A Python literal, safe to paste: names are cleaned first."""
     if isinstance(value, str):
@@ -67,17 +77,21 @@ _FORMATS: dict[str, Callable[[Any], str]] = {
     "names": _names,
     "ms": _ms,
     "count": _count,
+    "tokens": _tokens,
     "literal": _literal,
 }
 
 
 class _EvidenceFormatter(Formatter):
-    """`str.format` syntax with the formats above beside the usual number formats, and without attribute access."""
+    """`str.format` syntax without attribute access. Beside the usual formats of numbers it has those above, and
+    ``{acts:act|acts}`` for a count with its noun."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:  # noqa: ARG002
         return kwargs.get(field_name), field_name
 
     def format_field(self, value: Any, format_spec: str) -> str:
+        if "|" in format_spec:
+            return _counted(value, *format_spec.split("|", 1))
         own = _FORMATS.get(format_spec)
         if own is not None:
             return own(value)

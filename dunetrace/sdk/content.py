@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from dunetrace.events import MAX_META_KEYS
-from dunetrace.hashing import Hasher, canonical, canonical_text
+from dunetrace.hashing import Hasher, canonical_text, encode, measured_snapshot
 from dunetrace.sdk import plain
 
 Entries = dict[str, Any]
@@ -89,8 +90,10 @@ class Content:
         self._hasher = hasher
         self._backlog = backlog
 
-    def _late(self, entries: Callable[[Any], Entries], raw: str) -> Late:
-        late = Late(entries, raw, len(raw))
+    def _late(self, entries: Callable[[Any], Entries], value: object) -> Late:
+        # Text is kept as it is; anything else is copied now, because it may change right after.
+        raw, chars = (value, len(value)) if type(value) is str else measured_snapshot(value)
+        late = Late(entries, raw, chars)
         self._backlog.add(late)
         return late
 
@@ -107,20 +110,20 @@ class Content:
         return self._late(self._task, plain.text(value))
 
     def args(self, value: object) -> Late:
-        """`args_hash` and `args_shape_hash` of a tool call's arguments, copied now: they may change right after."""
-        return self._late(self._args, value if type(value) is str else canonical(value))
+        """`args_hash` and `args_shape_hash` of a tool call's arguments."""
+        return self._late(self._args, value)
 
     def output(self, value: object) -> Late:
         """`output_hash` and `output_length`."""
-        return self._late(self._output, _text_of(value))
+        return self._late(self._output, value)
 
     def query(self, value: object) -> Late:
         """`query_hash`."""
-        return self._late(self._query, _text_of(value))
+        return self._late(self._query, value)
 
     def retrieved(self, value: object) -> Late:
         """`content_hash` and `content_length`."""
-        return self._late(self._retrieved, _text_of(value))
+        return self._late(self._retrieved, value)
 
     def error(self, value: object) -> Late:
         """`error_hash` and `error_shape_hash`."""
@@ -128,15 +131,7 @@ class Content:
 
     def meta(self, values: dict[str, Any]) -> Late:
         """`meta`: numbers and flags as they are, of everything else `<key>_hash` and `<key>_length`."""
-        kept: dict[str, Any] = {}
-        for key, value in list(values.items())[:MAX_META_KEYS]:
-            kept[plain.name(key)] = value if type(value) is bool else plain.score(value)
-            if kept[plain.name(key)] is None and value is not None:
-                kept[plain.name(key)] = _text_of(value)
-        chars = sum(len(value) for value in kept.values() if isinstance(value, str))
-        late = Late(self._meta, kept, chars)
-        self._backlog.add(late)
-        return late
+        return self._late(self._meta, dict(islice(values.items(), MAX_META_KEYS)))
 
     def digest(self, given: str) -> str:
         """A digest the caller made himself, or the digest of the text he passed instead."""
@@ -161,17 +156,19 @@ class Content:
     def _task(self, text: str) -> Entries:
         return {"task_hash": self._hasher.text(text)}
 
-    def _args(self, text: str) -> Entries:
-        text = canonical_text(text)
+    def _args(self, raw: Any) -> Entries:
+        text = canonical_text(raw) if isinstance(raw, str) else encode(raw)
         return {"args_hash": self._hasher.text(text), "args_shape_hash": self._hasher.shape(text)}
 
-    def _output(self, text: str) -> Entries:
+    def _output(self, raw: Any) -> Entries:
+        text = _text_of(raw)
         return {"output_hash": self._hasher.text(text), "output_length": len(text)}
 
-    def _query(self, text: str) -> Entries:
-        return {"query_hash": self._hasher.text(text)}
+    def _query(self, raw: Any) -> Entries:
+        return {"query_hash": self._hasher.text(_text_of(raw))}
 
-    def _retrieved(self, text: str) -> Entries:
+    def _retrieved(self, raw: Any) -> Entries:
+        text = _text_of(raw)
         return {"content_hash": self._hasher.text(text), "content_length": len(text)}
 
     def _error(self, text: str) -> Entries:
@@ -180,12 +177,14 @@ class Content:
     def _meta(self, kept: dict[str, Any]) -> Entries:
         meta: Entries = {}
         for key, value in kept.items():
-            if isinstance(value, str):
-                meta |= {f"{key}_hash": self._hasher.text(value), f"{key}_length": len(value)}
+            name = plain.name(key)
+            if isinstance(value, bool | int | float):
+                meta[name] = value
             elif value is not None:
-                meta[key] = value
+                text = _text_of(value)
+                meta |= {f"{name}_hash": self._hasher.text(text), f"{name}_length": len(text)}
         return {"meta": meta}
 
 
-def _text_of(value: object) -> str:
-    return value if type(value) is str else canonical(value)
+def _text_of(raw: Any) -> str:
+    return raw if isinstance(raw, str) else encode(raw)

@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -44,6 +46,18 @@ class _Process:
 
 
 process = _Process()
+
+# Held while a drain thread imports, and across a fork: a child forked in the middle of an import waits for ever on the
+# lock of that module, whose owner it has not got.
+_importing = threading.Lock()
+_LONGEST_IMPORT_S = 2.0
+
+
+def load(modules: Iterable[str]) -> None:
+    """Import what is too slow for the agent's import, on a drain thread, before it is needed."""
+    with _importing:
+        for module in modules:
+            import_module(module)
 
 
 def know(shipper: Shipping) -> None:
@@ -102,7 +116,18 @@ def speak_up() -> None:
     logger.setLevel(logging.DEBUG)
 
 
+def _before_fork() -> None:
+    _importing.acquire(timeout=_LONGEST_IMPORT_S)
+
+
+def _in_parent() -> None:
+    if _importing.locked():
+        _importing.release()
+
+
 def _in_child() -> None:
+    global _importing  # noqa: PLW0603 - the old one is the parent's
+    _importing = threading.Lock()
     process.token = os.urandom(6).hex()
     for shipper in list(_shippers):
         shipper.start_afresh()
@@ -110,5 +135,4 @@ def _in_child() -> None:
 
 atexit.register(stop_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
-_ = threading  # its exit handling must be set up before ours
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -56,6 +56,7 @@ class Output(Protocol):
     name: str
     batch_size: int  # events in a parcel while few wait
     largest_batch: int  # and when more wait
+    slow_modules: tuple[str, ...]  # what it imports on its drain thread
 
     def pack(self, taken: list[Taken], lost: int) -> tuple[Parcel, list[Taken]]:
         """The parcel, and those events that cannot be written at all."""
@@ -64,7 +65,7 @@ class Output(Protocol):
         """Try once, for at most `timeout_s`."""
 
     def reset(self) -> None:
-        """Let go of every connection: they belong to the parent of this process."""
+        """Let go of every connection: this is the end, or a forked child and they are the parent's."""
 
 
 def written(taken: list[Taken], line: Callable[[Taken], dict[str, Any]]) -> tuple[list[str], list[Taken], list[Taken]]:
@@ -85,7 +86,7 @@ def written(taken: list[Taken], line: Callable[[Taken], dict[str, Any]]) -> tupl
 def payload(one: Taken) -> dict[str, Any]:
     """An event's payload as it leaves: hashed, and on the run's last event with what the run has lost."""
     content = one.record.content()
-    if one.segment.lost and one.record.is_edge and one.record.event_type != "run.started":
+    if one.segment.lost and one.record.edge == "end":
         content = content | {"dropped_events": one.segment.lost}
     return content
 
@@ -96,6 +97,7 @@ class NdjsonOutput:
     name = "ndjson"
     batch_size = 100
     largest_batch = 500
+    slow_modules = ()
 
     def pack(self, taken: list[Taken], lost: int) -> tuple[Parcel, list[Taken]]:
         """The lines, each with its newline."""

@@ -1,8 +1,8 @@
 """HTTP: batches of events, and deploy marks, to a Dunetrace server. Called by its shipper's drain thread only.
 
-One kept connection, no proxies, no redirects, certificates verified. An answer that will not change by itself is told to
-a person once, with its remedy; every other trouble is tried again by the shipper, with the same bytes under the same
-Idempotency-Key, so that a batch whose answer was lost counts once.
+One kept connection, no proxies, no redirects, certificates verified. An answer that will not change by itself is told
+to a person once, with its remedy; every other trouble is tried again by the shipper, with the same bytes under the
+same Idempotency-Key, so that a batch whose answer was lost counts once.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ _LONGEST_RETRY_AFTER_S = 300.0
 
 _REMEDIES = {
     400: "the server did not understand the batch; check that DUNETRACE_ENDPOINT is a Dunetrace ingest server",
-    401: "the API key is unknown or inactive; set DUNETRACE_API_KEY or api_key= to one made with `dunetrace keys create`",
+    401: "the API key is unknown or inactive; set DUNETRACE_API_KEY or api_key= to one from `dunetrace keys create`",
     403: "the API key may not write for this agent; use a key made for this agent or for all ('*')",
-    404: "there is no ingest API there; set DUNETRACE_ENDPOINT or endpoint= to the server's address, port 8001 by default",
-    413: "a single event is larger than the server takes; raise DUNETRACE_MAX_BODY_BYTES on the server",
+    404: "there is no ingest API there; set DUNETRACE_ENDPOINT or endpoint= to the server, by default on port 8001",
     422: "the server found the whole batch malformed; client and server versions do not fit together, update the older",
 }
 
@@ -46,6 +45,7 @@ class HttpOutput:
     name = "http"
     batch_size = 100
     largest_batch = 500
+    slow_modules = ("http.client", "urllib.parse")
 
     def __init__(self, endpoint: str, api_key: str | None, version: str) -> None:
         self._endpoint = endpoint
@@ -79,7 +79,12 @@ class HttpOutput:
                 if not was_kept:
                     raise
                 return self._exchange(parcel, timeout_s)
-        except (ValueError, UnicodeError) as error:
+        except OSError as error:  # refused, reset, timed out, a bad certificate: all may pass
+            self.reset()
+            self._mention(error)
+            somebody = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
+            return Outcome(Verdict.AGAIN, answered=somebody)
+        except ValueError as error:
             self.reset()
             lifecycle.warn_once(
                 "endpoint",
@@ -87,10 +92,10 @@ class HttpOutput:
                 "endpoint= to an address such as http://localhost:8001, and check the API key for stray characters",
             )
             return Outcome(Verdict.REFUSED)
-        except Exception as error:  # refused, reset, timed out, not HTTP, bad certificate: all may pass
+        except Exception as error:  # what answered does not speak HTTP
             self.reset()
             self._mention(error)
-            return Outcome(Verdict.AGAIN, answered=not isinstance(error, OSError))
+            return Outcome(Verdict.AGAIN)
 
     def reset(self) -> None:
         """Close the connection; a forked child closes its copy, the parent's stays open."""
@@ -178,7 +183,7 @@ def _address(endpoint: str) -> _Address:
     from urllib.parse import urlsplit  # noqa: PLC0415 - as above
 
     parts = urlsplit(endpoint)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not endpoint.isprintable() or " " in endpoint:
         raise ValueError("not an http address")
     prefix = parts.path.rstrip("/").removesuffix(INGEST_PATH)
     return _Address(parts.scheme == "https", parts.hostname, parts.port, prefix)

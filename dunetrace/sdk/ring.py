@@ -1,8 +1,8 @@
 """The ring: a bounded number of events that wait for one output, kept run by run.
 
 Written by the agent's threads (`Segment.push`, without a lock) and read by one drain thread (`take`, `settle`). When it
-is full the oldest whole run goes first, because half a run tells a detector something that never happened; a run that is
-alone loses its oldest events, never its start or its end. What is on its way counts until it is settled.
+is full the oldest whole run goes first, because half a run tells a detector something that never happened; a run that
+is alone loses its oldest events, never its start or its end. What is on its way counts until it is settled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from dunetrace.sdk.content import Late
 
@@ -27,30 +27,17 @@ class RunKey(NamedTuple):
     parent_run_id: str | None
 
 
-class Record:
-    """One event as it waits: `late` holds what is still to be hashed, `number` is its place in this process."""
+class Record(NamedTuple):
+    """One event as it waits: `late` is what is still to be hashed, `number` its place among this process's events."""
 
-    __slots__ = ("event_type", "is_edge", "key", "late", "number", "payload", "step_index", "timestamp")
-
-    def __init__(
-        self,
-        event_type: str,
-        key: RunKey,
-        step_index: int,
-        timestamp: float,
-        number: int,
-        payload: dict[str, Any],
-        late: tuple[Late, ...],
-        is_edge: bool,
-    ) -> None:
-        self.event_type = event_type
-        self.key = key
-        self.step_index = step_index
-        self.timestamp = timestamp
-        self.number = number
-        self.payload = payload
-        self.late = late
-        self.is_edge = is_edge  # the run's start or its end
+    event_type: str
+    key: RunKey
+    step_index: int
+    timestamp: float
+    number: int
+    payload: dict[str, Any]
+    late: tuple[Late, ...]
+    edge: Literal["", "start", "end"]  # of its run
 
     def content(self) -> dict[str, Any]:
         """The whole payload, hashed. What the caller measured himself wins over what was measured here."""
@@ -82,7 +69,7 @@ class Segment:
         if not self.queued:
             self.queued = True
             self._ring.order.append(self)
-        self._ring.pushed(self)
+        self._ring.pushed()
 
 
 class Taken(NamedTuple):
@@ -120,7 +107,7 @@ class Ring:
 
     # ---- the agent's side
 
-    def pushed(self, segment: Segment) -> None:
+    def pushed(self) -> None:
         """Count an event just pushed; make room when there are too many."""
         pushes = next(self._pushes)
         if pushes - self._settled > self.capacity:
@@ -276,7 +263,7 @@ def _drop_all(records: deque[Record]) -> int:
 
 def _drop_oldest_inner(records: deque[Record]) -> int:
     for index in range(len(records)):
-        if not records[index].is_edge:
+        if not records[index].edge:
             del records[index]
             return 1
     return 0

@@ -1,12 +1,11 @@
-"""What a client was told, by argument or by environment. The only reader of the SDK's environment; called by `client`."""
+"""What a client was told, by argument or by environment: the only reader of the SDK's environment."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 DEFAULT_ENDPOINT: Final = "http://localhost:8001"
 DEFAULT_BUFFER_SIZE: Final = 10_000  # events
@@ -24,8 +23,7 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """A client's settings, each in a usable form whatever was given."""
 
     endpoint: str | None

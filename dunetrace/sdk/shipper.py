@@ -1,7 +1,7 @@
-"""The drain thread of one output: it wakes, takes what waits, and delivers it, again and again until it is answered for.
+"""The drain thread of one output: it takes what waits and delivers it, again and again until it is answered for.
 
-Made by the client, one for each output. Agents only ever push into its ring and leave a message; everything slow happens
-here. It wakes every flush interval, at each hundred events, and for a flush or a stop.
+Made by the client, one for each output. Agents only ever push into its ring and leave a message; everything slow
+happens here. It wakes every flush interval, at each hundred events, and for a flush or a stop.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -25,13 +24,13 @@ _URGENT_CAP_S = 0.5  # and while somebody waits for a flush or a stop
 _MOST_CALLS = 100  # parcels that carry no events, such as deploy marks
 
 
-@dataclass(slots=True)
 class _Flush:
     """Somebody waits until every event numbered up to `up_to` is answered for."""
 
-    up_to: int
-    done: threading.Event = field(default_factory=threading.Event)
-    acknowledged: bool = False
+    def __init__(self, up_to: int) -> None:
+        self.up_to = up_to
+        self.done = threading.Event()
+        self.acknowledged = False
 
 
 class _Stop(NamedTuple):
@@ -118,6 +117,11 @@ class Shipper:
             self._guarded_drain()
             self._end()
 
+    def retire(self, deadline: float) -> None:
+        """Nobody will push any more: let the thread, if there is one, ship what waits and end."""
+        if self._thread is not None:
+            self._inbox.put(_Stop(deadline, patient=False))
+
     def finish_stop(self, deadline: float) -> bool:
         """Wait for the end of the thread. Whatever it has not shipped by then is lost."""
         thread = self._thread
@@ -145,6 +149,7 @@ class Shipper:
     # ---- the drain thread
 
     def _run(self) -> None:
+        lifecycle.load(("dunetrace.injection", *self.output.slow_modules))
         while self._stop is None:
             self._listen(self._interval_s)
             self._guarded_drain()
@@ -156,6 +161,7 @@ class Shipper:
         self._calls_lost += len(self._calls)
         self._calls.clear()
         self._answer_flushes()
+        self.output.reset()
 
     def _listen(self, timeout_s: float) -> None:
         """Wait for a message, then read all of them."""
@@ -190,6 +196,8 @@ class Shipper:
         self._answer_flushes()
 
     def _drain_batch(self) -> bool:
+        if self._stop is not None and time.monotonic() >= self._stop.deadline:
+            return False
         size = self._batch if self.ring.waiting <= self._batch else self._largest_batch
         taken = self.ring.take(size)
         if taken:
@@ -210,8 +218,12 @@ class Shipper:
             half = len(parcel.taken) // 2
             self._ship(parcel.taken[:half])
             self._ship(parcel.taken[half:])
-        else:
-            self.ring.lose(parcel.taken)
+            return
+        self.ring.lose(parcel.taken)
+        if outcome.verdict is Verdict.TOO_LARGE:
+            lifecycle.warn_once(
+                "too large", "an event is larger than the server takes; raise DUNETRACE_MAX_BODY_BYTES on the server"
+            )
 
     def _deliver(self, parcel: Parcel) -> bool:
         return self._deliver_all(parcel).verdict is Verdict.DONE

@@ -21,6 +21,7 @@ from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.events import MAX_NAME_CHARS
 from dunetrace.serving.answers import Answer, RefusedError, invalid, overloaded, store_away
 from dunetrace.serving.auth import Gate, Principal, bearer
+from dunetrace.serving.lifespan import lifespan
 from dunetrace.serving.limits import BodyBudget, RateLimit
 from dunetrace.serving.requests import DisconnectedError, Receive, Request, Scope, Send
 from dunetrace.serving.rows import Admitted, Receipt, admit
@@ -101,7 +102,7 @@ class IngestApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
         elif scope["type"] == "http":
             await self._http(Request(scope, receive), send)
         else:
@@ -271,14 +272,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 def _options(allowed: str) -> Handler:
     async def answer(_request: Request) -> Answer:
+        await trio.lowlevel.checkpoint()
         return Answer(200, {"allow": allowed.split(", ")}, {"Allow": allowed})
 
     return answer
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -10,6 +10,7 @@ from typing import Self
 from dunetrace.serving.answers import RefusedError, overloaded
 
 WINDOW_S = 60.0
+_ROUNDING = 1e-6  # of a request
 MAX_KEYS_WATCHED = 10_000  # the one least recently seen is forgotten first
 
 
@@ -32,7 +33,7 @@ class RateLimit:
         seen, count, before = self._windows.get(key, (window, 0, 0))
         if seen != window:
             count, before = 0, count if seen == window - 1 else 0
-        if count + before * (1 - into_s / WINDOW_S) >= self._per_minute:
+        if count + 1 + before * (1 - into_s / WINDOW_S) > self._per_minute + _ROUNDING:
             wait_s = _until_free(self._per_minute, count, before) - into_s
             raise RefusedError(
                 429, "Too many requests with this key; slow down", retry_after=str(max(1, math.ceil(wait_s)))
@@ -46,8 +47,8 @@ class RateLimit:
 def _until_free(per_minute: int, count: int, before: int) -> float:
     """Seconds after the window's start when the next request fits."""
     if count < per_minute:
-        return WINDOW_S * (1 - (per_minute - count) / before)
-    return WINDOW_S * (2 - per_minute / count)
+        return WINDOW_S * (1 - (per_minute - 1 - count) / before)
+    return WINDOW_S * (2 - (per_minute - 1) / count)
 
 
 class BodyBudget:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -18,9 +19,10 @@ from hypercorn.trio import serve as hypercorn_serve
 from dunetrace.errors import StartError
 
 BACKLOG: Final = 1_024
+MAX_PORT: Final = 65_535
 # A client that stops reading is cut off by the kernel after this long; Hypercorn would wait for it for ever.
-USER_TIMEOUT_MS: Final = 8_000
-GRACE_S: Final = 3.0  # for answers under way when a stop comes: the process has 10 seconds for everything
+USER_TIMEOUT_MS: Final = 5_000
+GRACE_S: Final = 2.0  # for answers under way when a stop comes: the supervisor gives each stage of a stop 3 seconds
 REQUESTS_A_CONNECTION: Final = 1_000_000
 
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]  # (scope, receive, send)
@@ -30,10 +32,12 @@ def listen(bind: str, setting: str) -> socket.socket:
     """A listening socket on `host:port` (port 0 is any free one). Raises StartError that names `setting`."""
     host, _, port = bind.rpartition(":")
     host = host.strip("[]")
+    if not port.isdecimal() or int(port) > MAX_PORT:  # getaddrinfo would take its lower 16 bits
+        raise StartError(f"{setting}={bind}: the port is not 0 to {MAX_PORT}; it looks like 127.0.0.1:8001")
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
         sock = socket.socket(family, kind, proto)
-    except (OSError, ValueError):
+    except OSError:
         raise StartError(f"{setting}={bind}: not an address of this machine; it looks like 127.0.0.1:8001") from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,9 +93,7 @@ async def serve(
     config.keep_alive_timeout = read_timeout_s
     config.keep_alive_max_requests = REQUESTS_A_CONNECTION
 
-    async def run(*, task_status: trio.TaskStatus[list[str]]) -> None:
-        await hypercorn_serve(app, config, shutdown_trigger=shutdown.wait, mode="asgi", task_status=task_status)
-
+    start = partial(hypercorn_serve, app, config, shutdown_trigger=shutdown.wait, mode="asgi")
     async with trio.open_nursery() as nursery:
-        await nursery.start(run)
+        await nursery.start(start)
         task_status.started()

@@ -26,6 +26,10 @@ def folded(events: Iterable[Event], run_id: str = "run-1") -> RunState:
     return run
 
 
+def _over(given: dict[str, Any], **otherwise: Any) -> dict[str, Any]:
+    return otherwise | given
+
+
 class Script:
     """One run, told call by call. `responses_advance` is the layout of the oldest published clients."""
 
@@ -50,17 +54,19 @@ class Script:
 
     def started(self, **payload: Any) -> Script:
         return self.emit(
-            "run.started", **{"input_hash": digest("hi"), "model": "gpt-4o", "tools": ["search", "book"]} | payload
+            "run.started", **_over(payload, input_hash=digest("hi"), model="gpt-4o", tools=["search", "book"])
         )
 
     def user(self, **payload: Any) -> Script:
-        return self.emit("user.message", **{"input_hash": digest("more"), "input_length": 4} | payload)
+        return self.emit("user.message", **_over(payload, input_hash=digest("more"), input_length=4))
 
     def llm_called(self, **payload: Any) -> Script:
         self.step += 1
-        return self.emit("llm.called", **{"model": "gpt-4o", "prompt_tokens": 100} | payload)
+        return self.emit("llm.called", **_over(payload, model="gpt-4o", prompt_tokens=100))
 
-    def llm(self, finish_reason: str | None = "stop", *, prompt_tokens: int = 100, completion_tokens: int = 20) -> Script:
+    def llm(
+        self, finish_reason: str | None = "stop", *, prompt_tokens: int = 100, completion_tokens: int = 20
+    ) -> Script:
         self.llm_called(prompt_tokens=prompt_tokens)
         self.step += self.responses_advance
         return self.emit(

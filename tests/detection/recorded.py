@@ -60,9 +60,7 @@ def _airline_run(row: dict[str, Any]) -> Iterator[Event]:
             )
             for call in calls:
                 arguments = canonical_text(call["arguments"])
-                script.called(
-                    call["name"], args_hash=_HASHER.text(arguments), args_shape_hash=_HASHER.shape(arguments)
-                )
+                script.called(call["name"], args_hash=_HASHER.text(arguments), args_shape_hash=_HASHER.shape(arguments))
         else:
             failed = text.startswith("Error")
             payload = {"output_hash": _HASHER.text(canonical(text)), "output_length": len(text)}

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from dunetrace.events import EVENT_TYPES, Event
 from dunetrace.runs import _HANDLERS, MAX_COUNT, MAX_STEPS, RunState
 from tests.detection.building import Script, digest, folded, in_order
-from tests.detection.generated import runs
+from tests.detection.generated import runs, unhurried
 from tests.shared import shared
 
 
@@ -28,7 +29,9 @@ def captured(version: str) -> dict[str, RunState]:
 
 
 def facts(run: RunState) -> dict[str, Any]:
-    names = [name for name in RunState.__slots__ if not name.startswith("_") and name not in {"steps", "loops", "stretches"}]
+    names = [
+        name for name in RunState.__slots__ if not name.startswith("_") and name not in {"steps", "loops", "stretches"}
+    ]
     return {name: getattr(run, name) for name in names}
 
 
@@ -58,7 +61,12 @@ def test_the_facts_of_a_finished_run() -> None:
     script = Script().started(task_hash=digest("task")).llm("tool_calls").tool("search", 1, "x").retrieval().llm()
     script.completed("final_answer", dropped_events=2)
     run = folded(script)
-    assert (run.agent_id, run.agent_version, run.model, run.tools) == ("agent", "6ddeb0c4", "gpt-4o", ("search", "book"))
+    assert (run.agent_id, run.agent_version, run.model, run.tools) == (
+        "agent",
+        "6ddeb0c4",
+        "gpt-4o",
+        ("search", "book"),
+    )
     assert (run.task_hash, run.input_hash) == (digest("task"), digest("hi"))
     assert (run.event_count, run.step_count, run.llm_calls, run.tool_calls, run.retrieval_calls) == (10, 4, 2, 1, 1)
     assert (run.first_tool_step, run.total_tokens, run.dropped_events) == (2, 240, 2)
@@ -97,7 +105,12 @@ def test_the_first_end_counts() -> None:
     script = Script().started().completed("final_answer")
     ended_at = script.now
     run = folded(script.tool().errored())
-    assert (run.terminal, run.exit_reason, run.ended_at, run.tool_calls) == ("run.completed", "final_answer", ended_at, 1)
+    assert (run.terminal, run.exit_reason, run.ended_at, run.tool_calls) == (
+        "run.completed",
+        "final_answer",
+        ended_at,
+        1,
+    )
 
 
 def test_prompt_tokens_count_once_wherever_they_are_sent() -> None:
@@ -125,7 +138,9 @@ def test_user_messages_are_turns_and_no_steps() -> None:
 
 
 def test_injections_of_several_inputs_are_merged() -> None:
-    script = Script().started(injection_signal={"matched_pattern_count": 1, "matched_patterns": ["act_as"], "input_length": 9})
+    script = Script().started(
+        injection_signal={"matched_pattern_count": 1, "matched_patterns": ["act_as"], "input_length": 9}
+    )
     script.llm().user(injection_signal={"matched_pattern_count": 2, "matched_patterns": ["jailbreak", "act_as"],
                                         "input_length": 40, "scan_truncated": True})  # fmt: skip
     run = folded(script.user(injection_signal={"matched_pattern_count": 0, "matched_patterns": []}))
@@ -142,6 +157,7 @@ def test_every_payload_key_may_be_missing(event_type: str) -> None:
     assert run.event_count == 7
 
 
+@unhurried
 @given(runs())
 def test_folding_never_raises_and_leaves_the_events_alone(events: list[Event]) -> None:
     before = copy.deepcopy(events)
@@ -151,6 +167,7 @@ def test_folding_never_raises_and_leaves_the_events_alone(events: list[Event]) -
     assert run.nbytes > 0
 
 
+@unhurried
 @given(runs(), st.randoms(use_true_random=False))
 def test_arrival_does_not_matter_once_sorted(events: list[Event], rng: random.Random) -> None:
     ordered = [event._replace(timestamp=1.7e9 + i) for i, event in enumerate(events)]
@@ -159,6 +176,7 @@ def test_arrival_does_not_matter_once_sorted(events: list[Event], rng: random.Ra
     assert pickle.dumps(folded(in_order(arrived))) == pickle.dumps(folded(ordered))
 
 
+@unhurried
 @given(runs())
 def test_a_pause_between_two_folds_changes_nothing(events: list[Event]) -> None:
     half = folded(events[: len(events) // 2])
@@ -179,3 +197,18 @@ def test_a_very_long_run_stays_small() -> None:
     assert run.step_count == 10_000
     assert len(pickle.dumps(run)) < 3_000_000
     assert run.nbytes < 3_000_000
+
+
+@pytest.mark.parametrize("calls", [5, 100, 3_000])
+def test_the_estimate_of_bytes_is_near_the_truth(calls: int) -> None:
+    script = Script().started()
+    for i in range(calls):
+        script.llm().called(f"tool-{i % 40}", args=i, args_shape_hash=digest(-i)).responded(f"tool-{i % 40}", output=i)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        run = folded(pickle.loads(pickle.dumps(event)) for event in script)
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.5 * held < run.nbytes < 2 * held

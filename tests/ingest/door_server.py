@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -48,6 +49,7 @@ class Door:
     keys: dict[str, Principal]
     marks: list[tuple[str, str, str]]
     port: int
+    shutdown: trio.Event
 
     async def send(self, *events: Any, headers: Mapping[str, str] = {}, **top: Any) -> httpx.Response:
         """POST a batch of these events."""
@@ -111,12 +113,8 @@ async def open_door(mode: str = "dev", limits: IngestLimits | None = None) -> As
     shutdown = trio.Event()
     with listen("127.0.0.1:0", "DUNETRACE_INGEST_BIND") as sock:
         async with trio.open_nursery() as nursery:
-
-            async def run(*, task_status: trio.TaskStatus[None]) -> None:
-                await serve(app, sock, shutdown, read_timeout_s=15, task_status=task_status)
-
-            await nursery.start(run)
+            await nursery.start(partial(serve, app, sock, shutdown, read_timeout_s=15))
             url = f"http://{address_of(sock)}"
             async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
-                yield Door(client, app, promise, keys, marks, sock.getsockname()[1])
+                yield Door(client, app, promise, keys, marks, sock.getsockname()[1], shutdown)
             shutdown.set()

@@ -5,6 +5,7 @@ import hmac
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -198,7 +199,7 @@ def _is_text(value: Any, longest: int) -> bool:
     return isinstance(value, str) and len(value) <= longest and not re.search("[\x00\ud800-\udfff]", value)
 
 
-_CHECKS = {
+_CHECKS: dict[Kind, Callable[[Any], Any]] = {
     Kind.NAME: lambda value: _is_text(value, 256),
     Kind.LABEL: lambda value: re.fullmatch(r"[\w.-]{1,64}", value, re.ASCII),
     Kind.DIGEST: lambda value: re.fullmatch(r"([0-9a-fA-F]{16,128})?", value),
@@ -216,11 +217,15 @@ _CHECKS = {
 }
 
 
-def _is_meta(key: str, value: Any) -> bool:
-    return isinstance(value, bool) or _is_number(value, -MAX_NUMBER) or (key.endswith("_hash") and _CHECKS[Kind.DIGEST](value))
+def _is_meta(key: str, value: Any) -> Any:
+    return (
+        isinstance(value, bool)
+        or _is_number(value, -MAX_NUMBER)
+        or (key.endswith("_hash") and _CHECKS[Kind.DIGEST](value))
+    )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(event_type=st.sampled_from([*EVENT_TYPES, "made.up"]), payload=_payloads)
 def test_whatever_comes_only_declared_keys_and_kinds_leave(event_type: str, payload: dict[str, Any]) -> None:
     kept, dropped = door(event_type, payload, HASHER, scan)

@@ -43,7 +43,11 @@ def _key(event_id: str | None = None, timestamp: float | None = 1.5, **changed: 
 
 
 def test_an_event_id_and_its_timestamp_are_the_identity_whatever_carried_them() -> None:
-    same = {_key("e1"), _key("e1", batch_id="other", position=9), _key("e1", idempotency_key="k", body_sha256=b"t" * 32)}
+    same = {
+        _key("e1"),
+        _key("e1", batch_id="other", position=9),
+        _key("e1", idempotency_key="k", body_sha256=b"t" * 32),
+    }
     assert len(same) == 1
     assert len(same | {_key("e2"), _key("e1", 1.25), _key("e1", None)}) == 4
     assert len(same.pop()) == 32
@@ -56,7 +60,11 @@ def test_whole_seconds_are_the_same_time_as_int_and_as_float() -> None:
 def test_under_an_idempotency_key_body_and_position_are_the_identity() -> None:
     first = _key(idempotency_key="k")
     assert first == _key(idempotency_key="k", batch_id="other")
-    others = {_key(idempotency_key="l"), _key(idempotency_key="k", position=4), _key(idempotency_key="k", body_sha256=b"x")}
+    others = {
+        _key(idempotency_key="l"),
+        _key(idempotency_key="k", position=4),
+        _key(idempotency_key="k", body_sha256=b"x"),
+    }
     assert len(others | {first}) == 4
 
 

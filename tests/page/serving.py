@@ -1,4 +1,4 @@
-"""A small real HTTP server for the page's tests: the page's files by the product's own `Page`, the API's shapes from a World.
+"""A small real HTTP server for the page's tests: the files by the product's own `Page`, the API's shapes from a World.
 
 It runs in a thread on a free port; what a test changes on it (`key`, `outage`, `world`) holds from the next request on.
 """
@@ -68,8 +68,8 @@ class PageServer(ThreadingHTTPServer):
         wanted = query.get("has_signals")
         runs = [run for run in self.world.runs.values() if run["agent_id"] == agent_id]
         runs = [run for run in runs if not wanted or run["has_signals"] == (wanted == "true")]
-        inner = ("events", "signals")
-        return [{k: v for k, v in run.items() if k not in inner} for run in sorted(runs, key=lambda r: -r["started_at"])]
+        runs.sort(key=lambda run: -run["started_at"])
+        return [{k: v for k, v in run.items() if k not in ("events", "signals")} for run in runs]
 
     def _signals(self, agent_id: str, query: dict[str, str]) -> list[Json]:
         return [
@@ -95,21 +95,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         if path == "/health":
-            return self._json(503 if self.server.outage else 200, self.server.health)
-        if path.startswith("/v1/"):
-            return self._answer(path, query)
-        answer = self.server.page.answer(path, if_none_match=self.headers.get("If-None-Match", ""))
-        self._send(answer.status, answer.headers, answer.body)
+            self._json(503 if self.server.outage else 200, self.server.health)
+        elif path.startswith("/v1/"):
+            self._json(*self._answer(path, query))
+        else:
+            answer = self.server.page.answer(path, if_none_match=self.headers.get("If-None-Match", ""))
+            self._send(answer.status, answer.headers, answer.body)
 
-    def _answer(self, path: str, query: str) -> None:
+    def _answer(self, path: str, query: str) -> tuple[int, Any]:
         given = self.headers.get("Authorization", "")
         self.server.seen.append((self.path, given))
         if self.server.key and given != f"Bearer {self.server.key}":
-            return self._json(401, {"detail": "Invalid or inactive API key"})
+            return 401, {"detail": "Invalid or inactive API key"}
         if self.server.outage:
-            return self._json(503, {"detail": "The database is unreachable"})
+            return 503, {"detail": "The database is unreachable"}
         first = {key: values[-1] for key, values in parse_qs(urlsplit(f"?{query}").query).items()}
-        self._json(*self.server.api(path, first))
+        return self.server.api(path, first)
 
     def _json(self, status: int, body: Any) -> None:
         encoded = json.dumps(body).encode()

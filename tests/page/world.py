@@ -13,7 +13,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-HOSTILE = "<img src=x onerror=\"window.hacked=1\"></script><script>window.hacked=2</script>\u202egnp.exe\u0000\u001b[31m"
+HOSTILE = '<img src=x onerror="window.hacked=1"></script><script>window.hacked=2</script>\u202egnp.exe\u0000\u001b[31m'
 LONG = "agent-" + "é̂̃A" * 2500
 
 
@@ -53,7 +53,12 @@ class Script:
         self.tokens += tokens + out
         self._add("llm.called", self.step, {"model": self.model, "prompt_tokens": tokens, "call_id": self.step})
         self.at += took_s
-        answer = {"completion_tokens": out, "latency_ms": took_s * 1000, "finish_reason": finish, "output_length": out * 4}
+        answer = {
+            "completion_tokens": out,
+            "latency_ms": took_s * 1000,
+            "finish_reason": finish,
+            "output_length": out * 4,
+        }
         self._add("llm.responded", self.step, answer | {"output_hash": digest("out", self.at), "call_id": self.step})
         self.at += 0.02
 
@@ -146,7 +151,9 @@ def thinking(start: float) -> Script:
 
 def injected(start: float) -> Script:
     scan = {"matched_pattern_count": 2, "matched_patterns": ["ignore_instructions", "act_as"], "input_length": 512}
-    run = Script(start, "gpt-4o", ["send_mail"], injection_signal=scan | {"scan_truncated": False, "scanned_chars": 512})
+    run = Script(
+        start, "gpt-4o", ["send_mail"], injection_signal=scan | {"scan_truncated": False, "scanned_chars": 512}
+    )
     run.llm(1.0, 700)
     run.tool("send_mail", 0.5, "m")
     run.llm(0.9, 820, 60, "stop")
@@ -168,8 +175,8 @@ WORDS: dict[str, tuple[str, str, str, str, str, str]] = {
     "PROMPT_INJECTION_SIGNAL": (
         "CRITICAL",
         "The input matches 2 known injection patterns",
-        "Before the first step, the user's input matched the rules ignore_instructions and act_as. The text itself never "
-        "left the agent; only the names of the rules did.",
+        "Before the first step, the user's input matched the rules ignore_instructions and act_as. The text itself "
+        "never left the agent; only the names of the rules did.",
         "Input that rewrites the agent's instructions can make it use its tools for somebody else.",
         "2 rules matched in 512 characters, all of them scanned.",
         "if run.state.injection is not None:\n    raise PermissionError('input refused')",
@@ -209,7 +216,14 @@ WORDS: dict[str, tuple[str, str, str, str, str, str]] = {
 }  # fmt: skip
 
 EVIDENCE: dict[str, Json] = {
-    "TOOL_LOOP": {"kind": "equal", "tool_name": "web_search", "count": 5, "window": 5, "threshold": 3, "steps": [4, 6, 8]},
+    "TOOL_LOOP": {
+        "kind": "equal",
+        "tool_name": "web_search",
+        "count": 5,
+        "window": 5,
+        "threshold": 3,
+        "steps": [4, 6, 8],
+    },
     "PROMPT_INJECTION_SIGNAL": {"matched_pattern_count": 2, "matched_patterns": ["ignore_instructions", "act_as"]},
     "RETRY_STORM": {"tool_name": "fetch_rates", "failures": 4, "threshold": 3, "same_error": True},
     "SLOW_STEP": {"duration_ms": 41000.0, "limit_ms": 15000, "tool_name": "run_query"},
@@ -245,7 +259,9 @@ def build(now: float) -> World:
         for n in range(runs):
             age = 20.0 + rank * 95 + n * rng.uniform(900, 9000)
             bad = bool(types) and rng.random() < share
-            _run(world, agent_id, script(now - age) if bad or not types else healthy(now - age), types if bad else [], n)
+            _run(
+                world, agent_id, script(now - age) if bad or not types else healthy(now - age), types if bad else [], n
+            )
     _running(world)
     summarise(world)
     return world

@@ -21,6 +21,7 @@ let current = null;
 let loading = new AbortController();
 let drawing = 0;
 let scrolled = 0;
+let followed = false; // a link, or back: the focus goes along only then, not when the page is first opened
 
 function lostView() {
   const body = () => [panel("This address leads nowhere", h("p", {}, h("a", { href: "#/" }, "All agents")))];
@@ -57,7 +58,7 @@ function open() {
 /** After a link: to the top and the heading; after going back: to where the reader was. */
 function arrive() {
   window.scrollTo(0, history.state?.y ?? 0);
-  host.querySelector("h1")?.focus({ preventScroll: true });
+  if (followed) host.querySelector("h1")?.focus({ preventScroll: true });
 }
 
 async function refresh() {
@@ -113,7 +114,10 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   host.focus();
 });
-window.addEventListener("hashchange", open);
+window.addEventListener("hashchange", () => {
+  followed = true;
+  open();
+});
 let width = host.clientWidth;
 new ResizeObserver(() => {
   if (width === host.clientWidth) return;

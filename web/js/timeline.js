@@ -7,6 +7,7 @@ import { LANES } from "./steps.js";
 
 const LABELS = { llm: "LLM", tool: "Tools", retrieval: "Retrieval" };
 const GUTTER = 76;
+const TOP = 24; // below the axis
 const BAR = 18;
 const ROW = 22;
 const ROWS = 5; // calls at the same time in one lane; more share the last row
@@ -47,9 +48,9 @@ function stack(spans, place) {
 export function timeline({ folded, signals, mode, width, selected, onStep, onSignal }) {
   const place = scale(folded, mode, Math.max(120, width - GUTTER));
   const parts = [];
-  let y = 24;
+  let y = TOP;
   if (signals.length) {
-    parts.push(laneLabel("Signals", y), signals.map((signal) => flag(signal, folded, place, y, onSignal)));
+    parts.push(laneLabel("Signals", y));
     y += ROW + 4;
   }
   for (const lane of LANES) {
@@ -59,6 +60,7 @@ export function timeline({ folded, signals, mode, width, selected, onStep, onSig
     y += (Math.max(...bars.map(({ row }) => row)) + 1) * ROW + 6;
   }
   parts.push(folded.moments.map((moment) => tick(moment, place, y)));
+  parts.push(signals.map((signal) => flag(signal, folded, place, y, onSignal)));
   const total = place.width + GUTTER;
   return s("svg", { class: "timeline", width: total, height: y + 6, viewBox: `0 0 ${total} ${y + 6}`, "aria-hidden": "true" },
     axis(folded, mode, place, y), parts);
@@ -88,12 +90,12 @@ function barOf({ span, row, x, w }, y, selected, onStep) {
     label ? s("text", { x: GUTTER + x + 5, y: top + 13 }, label) : null);
 }
 
-function flag(signal, { spans, start }, place, y, onSignal) {
+function flag(signal, { spans, start }, place, height, onSignal) {
   const span = spans.findLast((one) => one.step <= signal.step_index);
   const x = GUTTER + (span ? place.x(span) + Math.min(place.w(span), BAR) / 2 : place.xAt(start));
-  return s("g", { class: "flag", transform: `translate(${Math.max(GUTTER, x - 8)} ${y})`, on: { click: () => onSignal(signal) } },
+  return s("g", { class: "flag", transform: `translate(${Math.max(GUTTER, x - 8)} ${TOP})`, on: { click: () => onSignal(signal) } },
     s("title", {}, `${words(signal.severity)}: ${words(signal.failure_type)}, step ${signal.step_index}`),
-    s("path", { class: "pole", d: "M8 16V400" }), shapePath(signal.severity));
+    s("path", { class: "pole", d: `M8 16V${height - TOP}` }), shapePath(signal.severity));
 }
 
 const MOMENTS = { "user.message": "user message", "external.signal": "external signal", "run.completed": "completed", "run.errored": "errored" };
@@ -112,7 +114,7 @@ function ticks({ start, end, spans }, mode, place) {
   const many = Math.floor(total / every + 1e-9) + (mode === "step" ? 0 : 1);
   return Array.from({ length: Math.min(many, 200) }, (_, i) => {
     const span = spans[i * every];
-    return mode === "step" ? { x: place.x(span), text: `step ${span.step}` } : { x: place.xAt(start + i * every), text: offset(i * every) };
+    return mode === "step" ? { x: place.x(span), text: `step ${span.step}` } : { x: place.xAt(start + i * every), text: offset(i * every).replace(/\.0+ s$/, " s") };
   });
 }
 

@@ -110,6 +110,15 @@ async def baselines(conn: Connection, keys: Iterable[tuple[str, str, str, str]])
     return found
 
 
+async def unseen_agents(conn: Connection, agent_ids: list[str]) -> list[str]:
+    """Those of `agent_ids` under which no run of any customer was ever judged."""
+    rows = await conn.fetch(
+        "SELECT n FROM unnest($1::text[]) AS n WHERE NOT EXISTS (SELECT FROM agents WHERE agent_id = n) ORDER BY n",
+        agent_ids,
+    )
+    return [row["n"] for row in rows]
+
+
 async def _cases(conn: Connection, touches: list[Any], due: list[Any]) -> list[Case]:
     cases: dict[RunKey, Case] = {}
     for touch in touches:

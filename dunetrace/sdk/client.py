@@ -1,0 +1,155 @@
+"""`Dunetrace`: what a user makes once, gives runs from, and closes. It ties settings, outputs and runs together."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+from weakref import finalize
+
+from dunetrace.hashing import Hasher
+from dunetrace.sdk import lifecycle, plain, settings
+from dunetrace.sdk.content import Backlog, Content
+from dunetrace.sdk.context import Recorder, RunPlan, RunScope, numbers
+from dunetrace.sdk.outputs import NdjsonOutput, Output
+from dunetrace.sdk.posting import HttpOutput
+from dunetrace.sdk.quiet import quiet
+from dunetrace.sdk.settings import UNSET
+from dunetrace.sdk.shipper import Shipper
+
+VERSION: Final = "1.0.0.dev0"
+_RETIRE_TIMEOUT_S = 60.0
+
+
+class Dunetrace:
+    """Records what agents do and ships it, hashed, in the background. One for a process is enough.
+
+    Anything not given comes from the environment (``DUNETRACE_ENDPOINT``, ``DUNETRACE_API_KEY``,
+    ``DUNETRACE_HASH_KEY``); an argument given, None included, wins. `endpoint=None` sends nothing over HTTP.
+    `buffer_size` is in events; `emit_as_json` also writes each event to stdout; `otel_exporter` is one more output;
+    `hash_key` makes digests of short values impossible to look up. ``DUNETRACE_DISABLED=1`` switches everything off.
+    """
+
+    def __init__(
+        self,
+        endpoint: object = UNSET,
+        api_key: object = UNSET,
+        *,
+        buffer_size: object = settings.DEFAULT_BUFFER_SIZE,
+        flush_interval_ms: object = settings.DEFAULT_FLUSH_INTERVAL_MS,
+        emit_as_json: object = False,
+        otel_exporter: object = None,
+        debug: object = False,
+        hash_key: object = UNSET,
+        **unknown: object,
+    ) -> None:
+        self.settings = settings.read(
+            endpoint=endpoint,
+            api_key=api_key,
+            hash_key=hash_key,
+            buffer_size=buffer_size,
+            flush_interval_ms=flush_interval_ms,
+            emit_as_json=emit_as_json,
+            debug=debug,
+        )
+        if self.settings.debug:
+            lifecycle.speak_up()
+        for keyword in unknown:
+            lifecycle.debug(f"Dunetrace: unknown argument {keyword!r}", once=f"Dunetrace {keyword}")
+        backlog = Backlog(self.settings.buffer_size)
+        self._http: HttpOutput | None = None
+        self._shippers = [self._shipper(output, backlog) for output in self._outputs(otel_exporter)]
+        self._recorder = Recorder(
+            rings=tuple(shipper.ring for shipper in self._shippers),
+            content=Content(Hasher(self.settings.hash_key), backlog),
+            version=f"dunetrace-python/{VERSION}",
+            disabled=self.settings.disabled,
+        )
+        # When neither the client nor a run of its is held any more, what it took is shipped and its threads end.
+        finalize(self._recorder.content, _retire, self._shippers).atexit = False
+
+    def _outputs(self, otel_exporter: object) -> list[Output]:
+        if self.settings.disabled:
+            return []
+        outputs: list[Output] = []
+        if self.settings.endpoint is not None:
+            self._http = HttpOutput(self.settings.endpoint, self.settings.api_key, VERSION)
+            outputs.append(self._http)
+        if self.settings.emit_as_json:
+            outputs.append(NdjsonOutput())
+        if isinstance(otel_exporter, Output):
+            outputs.append(otel_exporter)
+        elif otel_exporter is not None:
+            lifecycle.debug(f"otel_exporter: {type(otel_exporter).__name__} is not an output, it gets no events")
+        return outputs
+
+    def _shipper(self, output: Output, backlog: Backlog) -> Shipper:
+        return Shipper(
+            output,
+            capacity=self.settings.buffer_size,
+            interval_s=self.settings.flush_interval_s,
+            backlog=backlog,
+        )
+
+    def run(
+        self,
+        agent_id: object = "",
+        *,
+        user_input: object = "",
+        system_prompt: object = "",
+        model: object = "unknown",
+        tools: object = None,
+        parent_run_id: object = None,
+        run_id: object = None,
+        task: object = None,
+        **unknown: object,
+    ) -> RunScope:
+        """A run of `agent_id`, as a context manager, ``with`` or ``async with``, that gives a `RunContext`.
+
+        `user_input`, `system_prompt` and `task` are hashed here; `parent_run_id` is the run this one is opened in
+        unless it is given; `agent_id` left out is ``DUNETRACE_AGENT_ID``.
+        """
+        for keyword in unknown:
+            lifecycle.debug(f"run: unknown argument {keyword!r}", once=f"run {keyword}")
+        name = plain.name(agent_id) or plain.name(self.settings.agent_id) or "agent"
+        plan = RunPlan(name, user_input, system_prompt, model, tools, parent_run_id, run_id, task)
+        return RunScope(plan, self._recorder)
+
+    @quiet(fallback=None)
+    def mark_deploy(self, agent_id: object, version: object) -> None:
+        """Note that `version` of the agent is live from now on; sent in the background, shown as a mark on trends."""
+        for shipper in self._shippers:
+            if shipper.output is self._http and self._http is not None:
+                shipper.call(self._http.deploy(plain.name(agent_id), plain.name(version)))
+
+    @quiet(fallback=False)
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Send what waits, for at most `timeout` seconds. True only when every event since the last flush arrived."""
+        deadline = time.monotonic() + float(timeout)
+        up_to = next(numbers)
+        answers = [shipper.flush(up_to, max(0.0, deadline - time.monotonic())) for shipper in self._shippers]
+        return all(answers)
+
+    @quiet(fallback=False)
+    def shutdown(self, timeout: float = 5.0) -> bool:
+        """Send what waits, for at most `timeout` seconds, and stop. True when every event since the last flush arrived.
+
+        Events emitted afterwards are dropped and counted.
+        """
+        deadline = time.monotonic() + float(timeout)
+        for shipper in self._shippers:
+            shipper.begin_stop(deadline, patient=True)
+        answers = [shipper.finish_stop(deadline) for shipper in self._shippers]
+        return all(answers)
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """For each output (`http`, `ndjson`): events emitted, acknowledged, rejected, dropped, waiting; attempts."""
+        return {s.output.name: s.ring.stats() | {"attempts": s.attempts} for s in self._shippers}
+
+
+def _retire(shippers: list[Shipper]) -> None:
+    deadline = time.monotonic() + _RETIRE_TIMEOUT_S
+    for shipper in shippers:
+        shipper.retire(deadline)
+
+
+DunetraceClient = Dunetrace

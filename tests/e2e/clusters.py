@@ -1,0 +1,81 @@
+"""A Postgres of a test's own, over TCP and with a password, that the test may stop, kill, freeze and start again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Self
+
+from dunetrace.store.embedded import EmbeddedPostgres
+from tests.harness.world import execute
+
+PASSWORD = "postgres of the tests"
+USER = "dunetrace"
+
+
+class Cluster(EmbeddedPostgres):
+    """One cluster under `directory`, on a port of 127.0.0.1 that stays the same. Used as a context manager it runs."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            self.port = int(sock.getsockname()[1])
+        self._set_up = False
+
+    def address(self, database: str = "dunetrace", password: str = PASSWORD) -> str:
+        return f"postgresql://{USER}:{password.replace(' ', '%20')}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> str:
+        """Start it; the first time make the cluster, its password and its database."""
+        if not self._set_up:
+            self._set_up = True
+            super().start()
+            execute(self.url, f"ALTER USER {USER} PASSWORD '{PASSWORD}'")
+            (self.cluster / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n")
+            self.stop()
+        log, options = self.cluster / "server.log", f"-k '{self.socket_dir}' -p {self.port} -c listen_addresses=127.0.0.1"
+        self._run("pg_ctl", "start", "-w", "-D", str(self.cluster), "-l", str(log), "-o", options)
+        return "started"
+
+    @property
+    def inside(self) -> str:
+        """The address that needs no password: the socket file, for when the password is what is broken."""
+        return f"postgresql://{USER}@/dunetrace?host={self.socket_dir}&port={self.port}"
+
+    def admin(self, *statements: str) -> None:
+        """Run statements in the database `postgres`."""
+        execute(self.address("postgres"), *statements)
+
+    def shoot(self) -> None:
+        """SIGKILL its main process; the others notice and end."""
+        self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """Stop every process of it where it is: connections stay open and nothing answers."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        pid = self.running_pid()
+        assert pid is not None
+        os.kill(pid, number)
+
+    def _pids(self) -> list[int]:
+        """The main process first, then the ones it started."""
+        main = self.running_pid()
+        assert main is not None
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        return [main, *map(int, children)]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

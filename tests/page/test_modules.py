@@ -1,0 +1,150 @@
+"""The page's pure modules, run where they live: in the browser, imported from the served files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.page.watching import Watched
+
+
+@pytest.fixture
+def call(watched: Watched) -> Any:
+    """Calls an exported function of a module with JSON arguments."""
+    page = watched.go("#/nowhere")
+    script = "async ([module, name, args]) => (await import(`/js/${module}.js`))[name](...args)"
+    return lambda module, name, *args: page.evaluate(script, [module, name, list(args)])
+
+
+def event(event_type: str, step: int, at: float, **payload: Any) -> dict[str, Any]:
+    return {"event_type": event_type, "step_index": step, "timestamp": at, "payload": payload}
+
+
+def spans(call: Any, *events: dict[str, Any], running: bool = False, now: float = 0) -> list[tuple[Any, ...]]:
+    folded = call("steps", "fold", call("steps", "inOrder", list(events)), {"running": running, "now": now})
+    return [(s["lane"], s["name"], s["step"], round(s["end"] - s["start"], 3), s["outcome"]) for s in folded["spans"]]
+
+
+def test_durations(call: Any) -> None:
+    given = [None, -1, 0, 0.012, 0.9994, 0.9999, 1.239, 12.34, 59.97, 185, 7620, 273_600]
+    words = [
+        "–",
+        "–",
+        "< 1 ms",
+        "12 ms",
+        "999 ms",
+        "1.00 s",
+        "1.24 s",
+        "12.3 s",
+        "1 min 00 s",
+        "3 min 05 s",
+        "2 h 07 min",
+    ]
+    assert [call("format", "duration", seconds) for seconds in given] == [*words, "3 d 4 h"]
+
+
+def test_how_long_ago(call: Any) -> None:
+    words = ["just now", "just now", "59 s ago", "3 min ago", "5 h ago", "1 day ago", "9 days ago"]
+    given = [-30, 2, 59, 185, 18_500, 90_000, 800_000]
+    assert [call("format", "ago", 1_000_000 - seconds, 1_000_000) for seconds in given] == words
+
+
+def test_failure_types_in_words(call: Any) -> None:
+    types = ["TOOL_LOOP", "RAG_EMPTY_RETRIEVAL", "EMPTY_LLM_RESPONSE", "x"]
+    assert [call("format", "words", one) for one in types] == [
+        "Tool loop",
+        "RAG empty retrieval",
+        "Empty LLM response",
+        "X",
+    ]
+
+
+def test_hidden_characters_become_visible(call: Any) -> None:
+    pairs = {
+        "a\x00b": "a␀b",
+        "a\nb": "a␊b",
+        "\u202egnp": "⟨202E⟩gnp",
+        "a\u200bb": "a⟨200B⟩b",
+        "  ": "␣␣",
+        "": "␣",
+        "é👩‍🚀": "é👩‍🚀",
+    }
+    assert {text: call("format", "visible", text) for text in pairs} == pairs
+
+
+def test_shortening_counts_characters_not_code_units(call: Any) -> None:
+    assert call("format", "shorten", "abc", 3) == "abc"
+    assert call("format", "shorten", "abcd", 3) == "ab…"
+    assert call("format", "shorten", "🚀🚀🚀", 3) == "🚀🚀🚀"
+    assert call("format", "shorten", "🚀" * 10_000, 3) == "🚀🚀…"
+
+
+@pytest.mark.parametrize("id_", ["a/b", "..", "%", "a?b#c", "日本"])
+def test_an_address_leads_back_to_its_id(call: Any, id_: str) -> None:
+    assert call("router", "parse", call("router", "runLink", id_)) == {"view": "run", "id": id_}
+    link = call("router", "agentLink", id_, "signals", {"severity": "HIGH", "shadow": ""})
+    wanted = {"view": "agent", "id": id_, "tab": "signals", "filters": {"severity": "HIGH"}}
+    assert call("router", "parse", link) == wanted
+
+
+@pytest.mark.parametrize("hash_", ["#/runs", "#/runs/", "#/agents/x/nothing", "#/runs/%E0%A4%A", "#/runs/a/b", "#x"])
+def test_other_addresses_lead_nowhere(call: Any, hash_: str) -> None:
+    assert call("router", "parse", hash_) == {"view": "lost"}
+
+
+def test_answers_find_their_calls(call: Any) -> None:
+    found = spans(
+        call,
+        event("run.started", 0, 10.0, model="m"),
+        event("tool.called", 1, 10.0, tool_name="a", call_id=1),
+        event("tool.called", 2, 10.1, tool_name="a", call_id=2),
+        event("tool.responded", 1, 10.5, tool_name="a", call_id=1, success=True),
+        event("tool.responded", 2, 10.2, tool_name="a", call_id=2, success=False),
+        event("tool.called", 3, 11.0, tool_name="b"),
+        event("tool.called", 4, 11.1, tool_name="c"),
+        event("tool.responded", 3, 11.4),
+        event("tool.responded", 9, 11.5),
+    )
+    assert found == [
+        ("tool", "a", 1, 0.5, "ok"),
+        ("tool", "a", 2, 0.1, "failed"),
+        ("tool", "b", 3, 0.4, "ok"),
+        ("tool", "c", 4, 0.4, "ok"),
+    ]
+
+
+def test_a_longer_reported_latency_wins_and_both_step_layouts_count_calls(call: Any) -> None:
+    found = spans(
+        call,
+        event("llm.called", 1, 10.0, model="m"),
+        event("llm.responded", 2, 10.001, latency_ms=800, model="another"),
+        event("retrieval.called", 3, 10.1, index_name="i"),
+        event("retrieval.responded", 4, 10.4, index_name="i", latency_ms=1),
+    )
+    assert found == [("llm", "m", 1, 0.8, "ok"), ("retrieval", "i", 3, 0.3, "ok")]
+
+
+def test_a_call_without_an_answer_is_open_only_while_it_can_still_come(call: Any) -> None:
+    events = [
+        event("tool.called", 1, 10.0, tool_name="lost"),
+        event("tool.called", 2, 11.0, tool_name="a"),
+        event("tool.responded", 2, 12.0, tool_name="a"),
+        event("llm.called", 3, 13.0, model="m"),
+    ]
+    running = spans(call, *events, running=True, now=20.0)
+    assert [(s[1], s[4]) for s in running] == [("lost", "unanswered"), ("a", "ok"), ("m", "open")]
+    assert running[2][3] == 7.0
+    ended = spans(call, *events, event("run.completed", 4, 14.0))
+    assert [(s[1], s[3], s[4]) for s in ended][2] == ("m", 1.0, "unanswered")
+
+
+def test_events_are_ordered_by_time_then_step_then_arrival(call: Any) -> None:
+    given = [event("c", 2, 5.0), event("b", 1, 5.0), event("a", 9, 4.0), event("d", 2, 5.0)]
+    assert [one["event_type"] for one in call("steps", "inOrder", given)] == ["a", "b", "c", "d"]
+
+
+def test_a_week_is_seven_days_whatever_is_given(call: Any) -> None:
+    assert call("dunes", "week", []) == [0] * 7
+    assert call("dunes", "week", [1, 2]) == [0, 0, 0, 0, 0, 1, 2]
+    assert call("dunes", "week", list(range(9))) == [2, 3, 4, 5, 6, 7, 8]
