@@ -74,7 +74,7 @@ class Alert(NamedTuple):
     kind: Kind
     signal: FailureSignal
     detected_at: float
-    rate_context: RateContext | None
+    rate_context: RateContext | None = None
 
 
 class Outcome(NamedTuple):

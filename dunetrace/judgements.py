@@ -88,7 +88,7 @@ def failed_case(case: Case, state: RunState, error: DetectorError, *, now: float
     """What is written of a run whose detection raised: tried again later, after three times parked; never clean."""
     attempts = (case.row["attempts"] if case.row else 0) + 1
     parked = attempts >= MAX_ATTEMPTS
-    retry_at = _moment(now + delay_s(attempts - 1, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=rng))
+    retry_at = _moment(now + delay_s(attempts, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S, rng=rng))
     run = _facts(case, state)
     run.update(
         attempts=min(attempts, MAX_ATTEMPTS),

@@ -207,8 +207,8 @@ class Supervisor:
             health.restarts += 1
             if trio.current_time() - started_at >= HEALTHY_AFTER_S:
                 crashes = 0
-            pause_s = delay_s(crashes, base_s=RESTART_BASE_S, cap_s=RESTART_CAP_S, rng=self._rng)
             crashes += 1
+            pause_s = delay_s(crashes, base_s=RESTART_BASE_S, cap_s=RESTART_CAP_S, rng=self._rng)
             log.error(
                 "actor.crashed", actor=actor.name, error=kind(error) if error else "returned",
                 at=where(error) if error else "", again_in_s=round(pause_s, 2),

@@ -84,6 +84,7 @@ def configure(level: str) -> None:
 
 def where(error: BaseException) -> str:
     """The code line an error was raised at, `file.py:12`: enough to find it, and never its message."""
+    error = _leaf(error)
     frames: list[traceback.FrameSummary] = []
     tb: TracebackType | None = error.__traceback__
     if tb is not None:
@@ -96,6 +97,10 @@ def where(error: BaseException) -> str:
 
 def kind(error: BaseException) -> str:
     """The type's name of an error; of a group, the first of its leaves."""
+    return type(_leaf(error)).__name__
+
+
+def _leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return type(error).__name__
+    return error

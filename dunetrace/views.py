@@ -200,7 +200,6 @@ class LoopView:
         self._seen.clear()
         self._last_name = self._name_before = ""
         self._turned_at = self._tool_number
-        self._alternating_since = self._tool_number + 1
 
     @property
     def entries(self) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from dunetrace.errors import StartError, StoreUnavailableError
+from dunetrace.errors import SettingError, StartError, StoreUnavailableError
 from dunetrace.store import gateway as gateways
 from dunetrace.store import migrations
 from dunetrace.store.reads.keys import any_key
@@ -33,10 +33,12 @@ class Database:
     def __init__(self) -> None:
         self._migrations = migrations.load()
         self._ready = False
+        self._looked = False
         self._reminded_at = 0.0
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self.run_once(ctx)
+        self._looked = True
         task_status.started()
         while not ctx.stopping.is_set():
             with trio.move_on_after(HEALTHY_CHECK_S if self._ready else OUTAGE_CHECK_S):
@@ -47,7 +49,7 @@ class Database:
         """One look, and what it takes to make it good. Returns whether Postgres can be used."""
         try:
             if not self._ready:
-                await gateways.check_access(ctx.database_url)
+                await self._check_access(ctx)
                 await ctx.gateway.unit(migrations.migrate, self._migrations)
                 ctx.hash_key.learn(await ctx.gateway.unit(_installation_hash_key))
                 if ctx.settings.auth_mode == "prod" and not await ctx.gateway.unit(any_key):
@@ -61,6 +63,14 @@ class Database:
             self._remind(ctx.gateway.state)
             await self._revive(ctx)
         return self._ready
+
+    async def _check_access(self, ctx: Context) -> None:
+        try:
+            await gateways.check_access(ctx.database_url)
+        except SettingError:
+            if self._looked:  # the process runs: a password or a database that is being changed is an outage now
+                raise StoreUnavailableError from None
+            raise
 
     def _remind(self, state: str) -> None:
         if trio.current_time() - self._reminded_at >= REMINDER_S:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from dunetrace.actors.base import wait
+from dunetrace.actors.rates import Rates
 from dunetrace.alerts import FORMATS
 from dunetrace.alerts.guard import InternalAddressError
 from dunetrace.alerts.post import ATTEMPT_TIMEOUT_S, open_post
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from dunetrace.alerts import Destination
     from dunetrace.alerts.post import Post
-    from dunetrace.deliveries import Next
+    from dunetrace.deliveries import Alert, Next
     from dunetrace.nursery import Context
     from dunetrace.store.writes.deliveries import Kept
 
@@ -70,6 +71,7 @@ class DestinationActor:
         self._format = FORMATS[destination.kind]
         self._wake = wake
         self._rng = rng or random.Random()
+        self._rates = Rates()
         self._bell = trio.Event()
         self._told_internal = False
 
@@ -89,7 +91,8 @@ class DestinationActor:
         claimed = await ctx.gateway.unit(deliveries.claim, self._destination.name, LEASE_S)
         if isinstance(claimed, Idle):
             return Turn(wait_s=claimed.wait_s)
-        outcome = await self._attempt(claimed, post)
+        rate = await self._rates.of(ctx.gateway, claimed.customer_id, claimed.alert.signal)
+        outcome = await self._attempt(claimed.alert._replace(rate_context=rate), post)
         following = after(claimed.standing, outcome, self._rng)
         kept = await ctx.gateway.unit(deliveries.keep, claimed, outcome, following)
         self._report(claimed, outcome, following, kept)
@@ -111,10 +114,10 @@ class DestinationActor:
                 with trio.move_on_after(math.inf if turn.wait_s is None else max(turn.wait_s, SOONEST_S)):
                     await bell.wait()
 
-    async def _attempt(self, claimed: Claim, post: Post) -> Outcome:
+    async def _attempt(self, alert: Alert, post: Post) -> Outcome:
         # An alert that cannot be put into words is refused, so that it stops neither the others nor this actor.
         try:
-            message = self._format(claimed.alert, self._destination.secret, time.time())
+            message = self._format(alert, self._destination.secret, time.time())
         except Exception as error:
             return Outcome(Verdict.REFUSED, error=kind(error))
         return await post.send(self._destination.url, message)

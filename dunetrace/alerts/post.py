@@ -52,7 +52,7 @@ class Post:
                         target=target.raw_path,
                     ),
                     headers=_headers(target, message),
-                    content=message.body,
+                    content=_Body(message.body),
                 ) as response:
                     answer = outcome_of(response.status, _asked_s(response))
                     await _drain(response)
@@ -83,6 +83,24 @@ async def open_post(*, allow_private: bool, tls: ssl.SSLContext | None = None) -
         network_backend=GuardedBackend(allow_private=allow_private),
     ) as pool:
         yield Post(pool)
+
+
+class _Body:
+    """A request's body in one piece. A plain iterator: an async generator, which httpcore would make of bytes, is left
+    behind unfinished when its write is cancelled.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._pieces = iter([body])
+
+    def __aiter__(self) -> _Body:
+        return _Body(self._body)
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
 
 
 def _headers(target: httpx.URL, message: Message) -> list[tuple[str, str]]:

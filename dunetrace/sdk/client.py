@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Final
 from weakref import finalize
 
 from dunetrace.hashing import Hasher
 from dunetrace.sdk import lifecycle, plain, settings
 from dunetrace.sdk.content import Backlog, Content
-from dunetrace.sdk.context import Recorder, RunPlan, RunScope, numbers
+from dunetrace.sdk.context import Recorder, RunPlan, numbers
 from dunetrace.sdk.outputs import NdjsonOutput, Output
 from dunetrace.sdk.posting import HttpOutput
 from dunetrace.sdk.quiet import quiet
-from dunetrace.sdk.settings import UNSET
+from dunetrace.sdk.scope import RunScope
+from dunetrace.sdk.settings import UNSET, Unset
 from dunetrace.sdk.shipper import Shipper
 
 VERSION: Final = "1.0.0.dev0"
@@ -31,18 +33,18 @@ class Dunetrace:
 
     def __init__(
         self,
-        endpoint: object = UNSET,
-        api_key: object = UNSET,
+        endpoint: str | Unset | None = UNSET,
+        api_key: str | Unset | None = UNSET,
         *,
-        buffer_size: object = settings.DEFAULT_BUFFER_SIZE,
-        flush_interval_ms: object = settings.DEFAULT_FLUSH_INTERVAL_MS,
-        emit_as_json: object = False,
+        buffer_size: int = settings.DEFAULT_BUFFER_SIZE,
+        flush_interval_ms: float = settings.DEFAULT_FLUSH_INTERVAL_MS,
+        emit_as_json: bool = False,
         otel_exporter: object = None,
-        debug: object = False,
-        hash_key: object = UNSET,
+        debug: bool = False,
+        hash_key: str | bytes | Unset | None = UNSET,
         **unknown: object,
     ) -> None:
-        self.settings = settings.read(
+        self._settings = settings.read(
             endpoint=endpoint,
             api_key=api_key,
             hash_key=hash_key,
@@ -51,30 +53,28 @@ class Dunetrace:
             emit_as_json=emit_as_json,
             debug=debug,
         )
-        if self.settings.debug:
+        if self._settings.debug:
             lifecycle.speak_up()
         for keyword in unknown:
             lifecycle.debug(f"Dunetrace: unknown argument {keyword!r}", once=f"Dunetrace {keyword}")
-        backlog = Backlog(self.settings.buffer_size)
-        self._http: HttpOutput | None = None
+        backlog = Backlog(self._settings.buffer_size)
         self._shippers = [self._shipper(output, backlog) for output in self._outputs(otel_exporter)]
         self._recorder = Recorder(
             rings=tuple(shipper.ring for shipper in self._shippers),
-            content=Content(Hasher(self.settings.hash_key), backlog),
+            content=Content(Hasher(self._settings.hash_key), backlog),
             version=f"dunetrace-python/{VERSION}",
-            disabled=self.settings.disabled,
+            disabled=self._settings.disabled,
         )
         # When neither the client nor a run of its is held any more, what it took is shipped and its threads end.
         finalize(self._recorder.content, _retire, self._shippers).atexit = False
 
     def _outputs(self, otel_exporter: object) -> list[Output]:
-        if self.settings.disabled:
+        if self._settings.disabled:
             return []
         outputs: list[Output] = []
-        if self.settings.endpoint is not None:
-            self._http = HttpOutput(self.settings.endpoint, self.settings.api_key, VERSION)
-            outputs.append(self._http)
-        if self.settings.emit_as_json:
+        if self._settings.endpoint is not None:
+            outputs.append(HttpOutput(self._settings.endpoint, self._settings.api_key, VERSION))
+        if self._settings.emit_as_json:
             outputs.append(NdjsonOutput())
         if isinstance(otel_exporter, Output):
             outputs.append(otel_exporter)
@@ -85,22 +85,22 @@ class Dunetrace:
     def _shipper(self, output: Output, backlog: Backlog) -> Shipper:
         return Shipper(
             output,
-            capacity=self.settings.buffer_size,
-            interval_s=self.settings.flush_interval_s,
+            capacity=self._settings.buffer_size,
+            interval_s=self._settings.flush_interval_s,
             backlog=backlog,
         )
 
     def run(
         self,
-        agent_id: object = "",
+        agent_id: str = "",
         *,
-        user_input: object = "",
-        system_prompt: object = "",
-        model: object = "unknown",
-        tools: object = None,
-        parent_run_id: object = None,
-        run_id: object = None,
-        task: object = None,
+        user_input: str | None = "",
+        system_prompt: str | None = "",
+        model: str = "unknown",
+        tools: Iterable[object] | None = None,
+        parent_run_id: str | None = None,
+        run_id: str | None = None,
+        task: str | None = None,
         **unknown: object,
     ) -> RunScope:
         """A run of `agent_id`, as a context manager, ``with`` or ``async with``, that gives a `RunContext`.
@@ -110,16 +110,16 @@ class Dunetrace:
         """
         for keyword in unknown:
             lifecycle.debug(f"run: unknown argument {keyword!r}", once=f"run {keyword}")
-        name = plain.name(agent_id) or plain.name(self.settings.agent_id) or "agent"
+        name = plain.name(agent_id) or plain.name(self._settings.agent_id) or "agent"
         plan = RunPlan(name, user_input, system_prompt, model, tools, parent_run_id, run_id, task)
         return RunScope(plan, self._recorder)
 
     @quiet(fallback=None)
-    def mark_deploy(self, agent_id: object, version: object) -> None:
+    def mark_deploy(self, agent_id: str, version: str) -> None:
         """Note that `version` of the agent is live from now on; sent in the background, shown as a mark on trends."""
         for shipper in self._shippers:
-            if shipper.output is self._http and self._http is not None:
-                shipper.call(self._http.deploy(plain.name(agent_id), plain.name(version)))
+            if isinstance(shipper.output, HttpOutput):
+                shipper.call(shipper.output.deploy(plain.name(agent_id), plain.name(version)))
 
     @quiet(fallback=False)
     def flush(self, timeout: float = 5.0) -> bool:

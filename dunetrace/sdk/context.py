@@ -1,7 +1,7 @@
 """A run as the agent sees it: what it did is said here, one method for each kind of event.
 
-`RunContext` turns calls into records and pushes them into every output's ring; `RunScope` is what `Dunetrace.run`
-gives, a context manager for sync and async code alike. Nothing here raises, whatever it is given.
+`RunContext` turns calls into records and pushes them into every output's ring. It is opened and ended by
+`scope.RunScope`. Nothing here raises, whatever it is given.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from itertools import count
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from dunetrace.events import Event, normalise_finish_reason
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
 HISTORY_EVENTS: Final = 2_000  # what `state` can still be folded from when it is asked for late
 numbers = count(1)  # one for each event of this process
 
-_current: ContextVar[RunContext | None] = ContextVar("dunetrace_run", default=None)
+current_run: ContextVar[RunContext | None] = ContextVar("dunetrace_run", default=None)
 
 
 def get_current_run() -> RunContext | None:
     """The innermost run open in this task or thread, None outside of any."""
-    return _current.get()
+    return current_run.get()
 
 
 class Recorder(NamedTuple):
@@ -106,7 +105,7 @@ class RunContext:
     # ---- what the agent says
 
     @quiet(fallback=0)
-    def llm_called(self, model: object, prompt_tokens: object = 0) -> int:
+    def llm_called(self, model: str, prompt_tokens: int | None = 0) -> int:
         """The model is called with a prompt of `prompt_tokens`. The call's id, for `llm_responded`."""
         return self._call(
             "llm.called", self._llm, {"model": plain.name(model), "prompt_tokens": plain.count(prompt_tokens)}
@@ -115,15 +114,15 @@ class RunContext:
     @quiet(fallback=None)
     def llm_responded(
         self,
-        completion_tokens: object = 0,
-        latency_ms: object = UNSET,
-        finish_reason: object = "stop",
+        completion_tokens: int | None = 0,
+        latency_ms: float | Unset | None = UNSET,
+        finish_reason: str | None = "stop",
         output_hash: str = "",
-        output_length: object = None,
+        output_length: int | None = None,
         *,
         output: object = None,
-        prompt_tokens: object = None,
-        call_id: object = None,
+        prompt_tokens: int | None = None,
+        call_id: int | None = None,
     ) -> None:
         """The model answered. `output` is hashed and measured; the latency is measured when it is left out."""
         call = self._llm.close(call_id, "")
@@ -139,7 +138,7 @@ class RunContext:
         self._answer("llm.responded", call, payload, *self._late(self._content.output, output))
 
     @quiet(fallback=0)
-    def tool_called(self, tool_name: object, args: object = None) -> int:
+    def tool_called(self, tool_name: str, args: object = None) -> int:
         """A tool is called. `args` is hashed as canonical JSON. The call's id, for `tool_responded`."""
         self._tool_calls += 1
         name = plain.name(tool_name)
@@ -149,14 +148,14 @@ class RunContext:
     @quiet(fallback=None)
     def tool_responded(
         self,
-        tool_name: object,
-        success: object = True,
-        output_length: object = UNSET,
-        latency_ms: object = UNSET,
+        tool_name: str,
+        success: bool = True,
+        output_length: int | Unset | None = UNSET,
+        latency_ms: float | Unset | None = UNSET,
         error: object = None,
         *,
         output: object = None,
-        call_id: object = None,
+        call_id: int | None = None,
     ) -> None:
         """A tool gave a result or failed. `output` and `error` are hashed and measured."""
         name = plain.name(tool_name)
@@ -171,7 +170,7 @@ class RunContext:
         self._answer("tool.responded", call, payload, *late)
 
     @quiet(fallback=0)
-    def retrieval_called(self, index_name: object, query_hash: str = "", *, query: object = None) -> int:
+    def retrieval_called(self, index_name: str, query_hash: str = "", *, query: object = None) -> int:
         """An index is searched. `query` is hashed. The call's id."""
         name = plain.name(index_name)
         payload: dict[str, Any] = {"index_name": name}
@@ -184,13 +183,13 @@ class RunContext:
     @quiet(fallback=None)
     def retrieval_responded(
         self,
-        index_name: object,
-        result_count: object,
-        top_score: object = None,
-        latency_ms: object = UNSET,
+        index_name: str,
+        result_count: int,
+        top_score: float | None = None,
+        latency_ms: float | Unset | None = UNSET,
         *,
         content: object = None,
-        call_id: object = None,
+        call_id: int | None = None,
     ) -> None:
         """The index gave `result_count` results, the best with `top_score`. `content` is hashed and measured."""
         name = plain.name(index_name)
@@ -204,13 +203,13 @@ class RunContext:
         self._answer("retrieval.responded", call, payload, *self._late(self._content.retrieved, content))
 
     @quiet(fallback=None)
-    def external_signal(self, signal_name: object, source: object = "", **meta: object) -> None:
+    def external_signal(self, signal_name: str, source: str = "", **meta: object) -> None:
         """Something outside of the agent happened. Numbers and flags of `meta` travel, text is hashed and measured."""
         payload = {"signal_name": plain.name(signal_name), "source": plain.name(source)}
         self._emit("external.signal", self.step, payload, (self._content.meta(meta),))
 
     @quiet(fallback=None)
-    def user_message(self, text: object) -> None:
+    def user_message(self, text: str) -> None:
         """A further turn of the user inside this run. Scanned for injection and hashed."""
         self._emit("user.message", self.step, {}, (self._content.user_message(text),))
 
@@ -282,54 +281,10 @@ class RunContext:
             segment.push(record)
 
 
-class RunScope:
-    """The context manager of a run. Nothing is emitted before it is entered."""
-
-    def __init__(self, plan: RunPlan, recorder: Recorder) -> None:
-        self._plan = plan
-        self._recorder = recorder
-        self._run: RunContext | None = None
-        self._token: Token[RunContext | None] | None = None
-
-    def __enter__(self) -> RunContext:
-        outer = _current.get()
-        parent = plain.name(self._plan.parent_run_id) or (outer.run_id if outer is not None else None)
-        self._run = RunContext(self._plan, self._recorder, parent)
-        self._token = _current.set(self._run)
-        return self._run
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        run, token = self._run, self._token
-        if run is None or token is None:
-            return
-        self._run = self._token = None
-        try:
-            _current.reset(token)
-        except ValueError:  # closed in another context than it was opened in, as async generators are
-            if _current.get() is run:
-                _current.set(None)
-        run.end(None if _is_orderly(error) else error)
-
-    async def __aenter__(self) -> RunContext:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, traceback)
-
-
 def _uuid4() -> str:
     """A random UUID, as `uuid` writes it; importing that module costs a tenth of the SDK's import time."""
     digits = f"{(int.from_bytes(os.urandom(16)) & ~(0xF << 76) & ~(3 << 62)) | 4 << 76 | 2 << 62:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def _is_orderly(error: BaseException | None) -> bool:
-    """Whether this is no error but an end: a consumer that wants no more, an exit with success."""
-    return error is None or isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
 
 
 def _latency_ms(given: object, call: OpenCall | None) -> float | None:

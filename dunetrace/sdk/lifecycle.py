@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterable
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakSet
 
 EXIT_TIMEOUT_S = 5.0
@@ -33,7 +33,7 @@ class Shipping(Protocol):
         """Be empty, without a thread: this is a forked child."""
 
 
-_shippers: WeakSet[Any] = WeakSet()  # one with events waiting is held by its thread
+_shippers: WeakSet[Shipping] = WeakSet()  # one with events waiting is held by its thread
 _warned: set[str] = set()
 _mentioned: set[str] = set()
 
@@ -54,10 +54,14 @@ _LONGEST_IMPORT_S = 2.0
 
 
 def load(modules: Iterable[str]) -> None:
-    """Import what is too slow for the agent's import, on a drain thread, before it is needed."""
-    with _importing:
+    """Import what is too slow for the agent's own import, before it is needed."""
+    held = _importing.acquire(timeout=_LONGEST_IMPORT_S)
+    try:
         for module in modules:
             import_module(module)
+    finally:
+        if held:
+            _importing.release()
 
 
 def know(shipper: Shipping) -> None:
@@ -101,6 +105,8 @@ def debug(message: str, *, once: str = "") -> None:
         if once in _mentioned or len(_mentioned) > 1000:
             return
         _mentioned.add(once)
+    if "logging" not in sys.modules:
+        load(("logging",))
     import logging  # noqa: PLC0415 - most processes never need it, and it is a fifth of the import time
 
     logging.getLogger("dunetrace").debug(message)
@@ -122,7 +128,7 @@ def _before_fork() -> None:
 
 def _in_parent() -> None:
     if _importing.locked():
-        _importing.release()
+        _importing.release()  # ours, or after two seconds that of an import that will never end
 
 
 def _in_child() -> None:

@@ -97,7 +97,7 @@ class NdjsonOutput:
     name = "ndjson"
     batch_size = 100
     largest_batch = 500
-    slow_modules = ()
+    slow_modules: tuple[str, ...] = ()
 
     def pack(self, taken: list[Taken], lost: int) -> tuple[Parcel, list[Taken]]:
         """The lines, each with its newline."""

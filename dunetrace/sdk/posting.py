@@ -45,7 +45,7 @@ class HttpOutput:
     name = "http"
     batch_size = 100
     largest_batch = 500
-    slow_modules = ("http.client", "urllib.parse")
+    slow_modules: tuple[str, ...] = ("http.client", "urllib.parse", "encodings.idna")
 
     def __init__(self, endpoint: str, api_key: str | None, version: str) -> None:
         self._endpoint = endpoint

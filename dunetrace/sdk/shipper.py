@@ -72,8 +72,9 @@ class Shipper:
     def hint(self) -> None:
         """There is something to take."""
         if self._thread is None:
-            self._start()
-        self._inbox.put(None)
+            self._start()  # and give the first events an interval to gather
+        else:
+            self._inbox.put(None)
 
     def _start(self) -> None:
         if not self._starting.acquire(blocking=False):

@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -27,8 +28,10 @@ from dunetrace.telemetry import log
 
 SOCKET_PATH_MAX_BYTES = 100  # the kernel's limit is 107 with the file's own name
 START_TIMEOUT_S = 60  # recovery after a crash replays the log first
+READY_CHECK_S = 0.1
 _PORT = "5432"  # names the socket file; nothing listens on TCP
 _USER = "dunetrace"
+_HALF_MADE = "postgres.half-made-"
 _ACCOUNTS = ("postgres", "nobody")  # whom Postgres runs as when we are root
 
 
@@ -92,22 +95,21 @@ class EmbeddedPostgres:
 
     def start(self) -> str:
         """Start or adopt it. Returns "started" or "adopted"; StartError names what Postgres said."""
-        if self.running_pid() is not None:
-            self._wait_ready()
-            log.info("postgres.adopted", path=str(self.cluster))
-            return "adopted"
-        self._prepare()
-        if not (self.cluster / "PG_VERSION").exists():
-            self._initdb()
-        self._run(
-            "pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", str(self.cluster),
-            "-l", str(self.cluster / "server.log"), "-o",
-            f"-k '{self.socket_dir}' -p {_PORT} -c listen_addresses= -c max_connections=60 "
-            "-c unix_socket_permissions=0700 -c logging_collector=off",
-        )  # fmt: skip
-        self._create_database()
-        log.info("postgres.started", path=str(self.cluster))
-        return "started"
+        how = "adopted"
+        if not self._adopt():
+            self._prepare()
+            if not (self.cluster / "PG_VERSION").exists():
+                self._initdb()
+            try:
+                self._start()
+                how = "started"
+            except StartError:
+                if not self._adopt():  # else a process that was killed since had just been starting it
+                    raise
+        if not self._has_database():
+            self._create_database()
+        log.info("postgres.started" if how == "started" else "postgres.adopted", path=str(self.cluster))
+        return how
 
     def stop(self) -> None:
         """A fast stop: sessions are ended, what was committed is on disk."""
@@ -125,26 +127,56 @@ class EmbeddedPostgres:
             raise StartError(f"DUNETRACE_DATA_DIR: {self.cluster} cannot be written ({error.strerror})") from None
 
     def _initdb(self) -> None:
+        """Make the cluster beside its place and move it there whole: half of one, left by a kill, passes for one."""
+        for left in self.cluster.parent.glob(f"{_HALF_MADE}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        half = Path(tempfile.mkdtemp(prefix=_HALF_MADE, dir=self.cluster.parent))
         try:
+            if self._account is not None:
+                os.chown(half, self._account.pw_uid, self._account.pw_gid)
             self._run(
-                "initdb", "-D", str(self.cluster), "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C",
-                "--no-instructions",
-            )  # fmt: skip
-        except StartError:
-            # A half-made cluster would be taken for a whole one at the next start.
-            shutil.rmtree(self.cluster, ignore_errors=True)
-            raise
+                "initdb", "-D", str(half), "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-instructions"
+            )
+            half.rename(self.cluster)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
 
-    def _wait_ready(self) -> None:
-        self._run("pg_isready", "-q", "-t", str(START_TIMEOUT_S), "-h", str(self.socket_dir), "-p", _PORT)
+    def _start(self) -> None:
+        self._run(
+            "pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", str(self.cluster),
+            "-l", str(self.cluster / "server.log"), "-o",
+            f"-k '{self.socket_dir}' -p {_PORT} -c listen_addresses= -c max_connections=60 "
+            "-c unix_socket_permissions=0700 -c logging_collector=off",
+        )  # fmt: skip
+
+    def _adopt(self) -> bool:
+        """Wait for one that runs to be ready. False when there is none, or when it turned out to be stopping."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while self.running_pid() is not None:
+            try:
+                self._run("pg_isready", "-q", *self._login)
+            except StartError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(READY_CHECK_S)
+            else:
+                return True
+        return False
+
+    @property
+    def _login(self) -> list[str]:
+        return ["-h", str(self.socket_dir), "-p", _PORT, "-U", _USER]
+
+    def _has_database(self) -> bool:
+        query = "SELECT 1 FROM pg_database WHERE datname = 'dunetrace'"
+        return self._run("psql", *self._login, "-d", "postgres", "-Atqc", query).strip() == "1"
 
     def _create_database(self) -> None:
-        login = ["-h", str(self.socket_dir), "-p", _PORT, "-U", _USER]
-        found = self._run(
-            "psql", *login, "-d", "postgres", "-Atqc", "SELECT 1 FROM pg_database WHERE datname = 'dunetrace'"
-        )
-        if found.strip() != "1":
-            self._run("createdb", *login, "dunetrace")
+        try:
+            self._run("createdb", *self._login, "dunetrace")
+        except StartError:
+            if not self._has_database():
+                raise
 
     def _run(self, program: str, *args: str) -> str:
         command = [*_as_account(self._account), str(binaries() / program), *args]

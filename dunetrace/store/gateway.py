@@ -45,8 +45,10 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,  # at the start an error of the settings; later it can pass
     asyncpg.ReadOnlySQLTransactionError,  # a replica that was not promoted yet
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver's own confusion when a connection ends in the middle of its work
     OSError,
 )
 _SCHEMA = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InvalidCatalogNameError)
@@ -153,7 +155,8 @@ class Gateway:
         async with self._pool_lock:
             if self._pool is None:
                 if trio.current_time() - self._failed_at < OUTAGE_FAST_FAIL_S:
-                    raise ConnectionError
+                    # Not by way of `_away`: under load each of these would put off the next try for ever.
+                    raise StoreUnavailableError(self.state)
                 self._pool = await aio_as_trio(_open_pool)(self._url)
             return self._pool
 

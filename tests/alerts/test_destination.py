@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -19,7 +18,7 @@ from dunetrace.deliveries import LIFETIME_S, Outcome, State, Verdict, after, out
 from dunetrace.store.gateway import Gateway, open_gateway
 from dunetrace.store.writes import deliveries as writes
 from dunetrace.store.writes.deliveries import Claim
-from tests.alerts.ground import SECRET, Courier, Ground, courier, dispatcher_for, ground_on, webhook
+from tests.alerts.ground import SECRET, Ground, courier, dispatcher_for, ground_on, webhook
 from tests.receiver import Mode, Receiver
 
 HOUR_S = 3600.0
@@ -57,23 +56,23 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "state", "status", "error", "attempts"),
+    ("mode", "expected"),
     [
-        (Mode.OK, "done", 200, None, 1),
-        (Mode.SLOW, "done", 200, None, 1),
-        (Mode.HUGE_BODY, "done", 200, None, 1),
-        (Mode.STUCK_BODY, "done", 200, None, 1),
-        (Mode.BAD_REQUEST, "refused", 400, None, 1),
-        (Mode.GONE, "refused", 410, None, 1),
-        (Mode.REDIRECT, "refused", 302, None, 1),
-        (Mode.ERROR, "pending", 500, None, 3),
-        (Mode.TIMEOUT, "pending", 408, None, 3),
-        (Mode.RATE_LIMITED, "pending", 429, None, 3),
-        (Mode.UNAVAILABLE, "pending", 503, None, 3),
-        (Mode.RESET, "pending", None, "ReadError", 3),
-        (Mode.GARBAGE, "pending", None, "RemoteProtocolError", 3),
-        (Mode.HANG, "pending", None, "TooSlowError", 3),
-        (Mode.TRICKLE, "pending", None, "TooSlowError", 3),
+        (Mode.OK, ("done", 200, None, 1)),
+        (Mode.SLOW, ("done", 200, None, 1)),
+        (Mode.HUGE_BODY, ("done", 200, None, 1)),
+        (Mode.STUCK_BODY, ("done", 200, None, 1)),
+        (Mode.BAD_REQUEST, ("refused", 400, None, 1)),
+        (Mode.GONE, ("refused", 410, None, 1)),
+        (Mode.REDIRECT, ("refused", 302, None, 1)),
+        (Mode.ERROR, ("pending", 500, None, 3)),
+        (Mode.TIMEOUT, ("pending", 408, None, 3)),
+        (Mode.RATE_LIMITED, ("pending", 429, None, 3)),
+        (Mode.UNAVAILABLE, ("pending", 503, None, 3)),
+        (Mode.RESET, ("pending", None, "ReadError", 3)),
+        (Mode.GARBAGE, ("pending", None, "RemoteProtocolError", 3)),
+        (Mode.HANG, ("pending", None, "TooSlowError", 3)),
+        (Mode.TRICKLE, ("pending", None, "TooSlowError", 3)),
     ],
 )
 async def test_every_mood(
@@ -81,12 +80,9 @@ async def test_every_mood(
     receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
     mode: Mode,
-    state: str,
-    status: int | None,
-    error: str | None,
-    attempts: int,
+    expected: tuple[str, int | None, str | None, int],
 ) -> None:
-    monkeypatch.setattr(post_module, "ATTEMPT_TIMEOUT_S", 1.5)
+    state, status, error, attempts = expected
     if error == "TooSlowError":
         monkeypatch.setattr(post_module, "ATTEMPT_TIMEOUT_S", 0.2)
     receiver.mode, receiver.slow_s = mode, 0.05
@@ -467,5 +463,3 @@ async def test_another_destinations_trouble_is_its_own(ground: Ground, receiver:
         "webhook": "pending",
         "other": "done",
     }
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,6 @@ async def test_a_signal_no_destination_wants_blocks_nothing(ground: Ground) -> N
 
 
 async def test_a_raised_severity_makes_just_the_missing_delivery(ground: Ground) -> None:
-    from dataclasses import replace
-
     dispatcher = dispatcher_for(HOOK, replace(PAGER, name="pager"))
     await ground.add_signal(severity="MEDIUM")
     assert (await dispatcher.run_once(ground.ctx)).told == {"webhook"}
@@ -97,8 +96,6 @@ async def test_what_was_found_a_day_ago_is_told_to_nobody(ground: Ground) -> Non
 
 
 async def test_a_severity_that_rises_after_a_day_is_still_told(ground: Ground) -> None:
-    from dataclasses import replace
-
     pager = replace(PAGER, name="pager")
     dispatcher = dispatcher_for(HOOK, pager)
     await ground.add_signal(severity="MEDIUM")

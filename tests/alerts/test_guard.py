@@ -21,12 +21,12 @@ INTERNAL = """
 :: ::1 ::7f00:1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::ffff:0:192.168.1.1 64:ff9b::10.0.0.1
 64:ff9b:1::1 100::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:db8::1 2002:7f00:1:: 2002:c0a8:101::1
 3fff::1 5f00::1 fc00::1 fd12:3456:789a::1 fe80::1 fe80::1%1 fec0::1 ff02::1
-""".split()
+""".split()  # noqa: SIM905 - read as a table
 PUBLIC = """
 1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 169.253.255.255
 172.15.255.255 172.32.0.0 192.0.1.1 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 223.255.255.255
 2606:4700:4700::1111 2001:4860:4860::8888 2a00:1450::1 64:ff9b::8.8.8.8 ::ffff:8.8.8.8
-""".split()
+""".split()  # noqa: SIM905 - read as a table
 
 
 @pytest.mark.parametrize("address", INTERNAL)
@@ -49,7 +49,8 @@ def test_nothing_the_standard_library_calls_local_gets_through(address: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "::1", "::ffff:127.0.0.1", "0"]
+    "host",
+    ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "::1", "::ffff:127.0.0.1", "0"],
 )
 async def test_every_spelling_of_loopback_is_refused(host: str) -> None:
     with Receiver() as receiver:
@@ -90,7 +91,9 @@ class _resolver(trio.abc.HostnameResolver):
         self._table = table
         self._asked: list[str] = []
 
-    async def getaddrinfo(self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
+    async def getaddrinfo(  # noqa: PLR0917 - trio's signature
+        self, host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
         self._asked.append(name)
         await trio.lowlevel.checkpoint()

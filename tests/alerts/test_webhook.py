@@ -25,7 +25,7 @@ from dunetrace.signals import FailureSignal, FailureType, Severity
 DELIVERY_ID = UUID("5f4dcc3b-5aa7-55d6-8327-deb882cf99aa")
 DIGEST = hashlib.sha256(b"what the user said").hexdigest()
 FIELDS = """schema_version event sent_at failure_type severity confidence run_id agent_id agent_version step_index
-detected_at title what why_it_matters evidence_summary evidence suggested_fixes rate_context delivery_id""".split()
+detected_at title what why_it_matters evidence_summary evidence suggested_fixes rate_context delivery_id""".split()  # noqa: SIM905 - read as a table
 
 EVIDENCE: dict[FailureType, dict[str, Any]] = {
     FailureType.TOOL_LOOP: {
@@ -99,8 +99,10 @@ def test_no_digest_leaves_in_the_evidence_or_the_words(failure_type: FailureType
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["a", "args_hash", "hash_count", "output_hashes"]), inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["a", "args_hash", "hash_count", "output_hashes"]), inner, max_size=4)
+        ),
     )
 )
 def test_without_digests_drops_those_keys_and_nothing_else(value: Any) -> None:

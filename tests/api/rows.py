@@ -1,4 +1,4 @@
-"""Rows for the API to read, put straight into the tables. Everything has a plain default; a test names what it is about."""
+"""Rows for the API to read, put straight into the tables; a test names only the values it is about."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Rows:
         self, run_id: str, agent_id: str = "a", *, started: float = NOON, customer: str = "default", **columns: Any
     ) -> None:
         """Completed by default; pass `trigger=None, ended_at=None` for one that goes on."""
-        row = {
+        row: dict[str, Any] = {
             "run_id": run_id,
             "customer_id": customer,
             "bucket": 0,
@@ -135,9 +135,9 @@ class Rows:
             day=on or day(timestamp),
         )
 
-    async def many_events(self, run_id: str, n: int, payload: dict[str, Any], agent_id: str = "a") -> None:
+    async def many_events(self, run_id: str, n: int, payload: dict[str, Any]) -> None:
         """`n` events of one day, numbered by their steps, in one statement."""
-        await self._gateway.unit(_many_events, run_id, agent_id, n, payload, day(NOON))
+        await self._gateway.unit(_many_events, run_id, n, payload, day(NOON))
 
     async def signal(
         self,
@@ -150,7 +150,7 @@ class Rows:
         customer: str = "default",
         **columns: Any,
     ) -> int:
-        row = {
+        row: dict[str, Any] = {
             "customer_id": customer,
             "failure_type": failure_type,
             "severity": severity,
@@ -229,18 +229,15 @@ async def _execute(conn: Connection, statement: str) -> None:
     await conn.execute(statement)
 
 
-async def _many_events(
-    conn: Connection, run_id: str, agent_id: str, n: int, payload: dict[str, Any], on: date
-) -> None:
+async def _many_events(conn: Connection, run_id: str, n: int, payload: dict[str, Any], on: date) -> None:
     await conn.execute(
         """
         INSERT INTO events (batch_id, event_type, run_id, agent_id, agent_version, step_index, timestamp, payload,
                             event_key, day)
-        SELECT 'b', 'tool.called', $1, $2, '6ddeb0c4', step, 1795348800 + step, $3, 'many-' || step, $5
-        FROM generate_series(1, $4) AS step
+        SELECT 'b', 'tool.called', $1, 'a', '6ddeb0c4', step, 1795348800 + step, $2, 'many-' || step, $4
+        FROM generate_series(1, $3) AS step
         """,
         run_id,
-        agent_id,
         payload,
         n,
         on,

@@ -52,6 +52,20 @@ class Script:
         )
         return self
 
+    def add(self, other: Script) -> Script:
+        """What `other` tells happens next."""
+        begun, step = self.now - Script().now, self.step
+        for event in other:
+            self.events.append(
+                event._replace(
+                    timestamp=event.timestamp + begun,
+                    received_at=event.received_at + begun,
+                    step_index=event.step_index + step,
+                )
+            )
+        self.now, self.step = other.now + begun, step + other.step
+        return self
+
     def started(self, **payload: Any) -> Script:
         return self.emit(
             "run.started", **_over(payload, input_hash=digest("hi"), model="gpt-4o", tools=["search", "book"])

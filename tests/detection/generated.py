@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from dunetrace.events import Event
 
-unhurried = settings(deadline=None, max_examples=60, stateful_step_count=30)  # how long one example takes says nothing on a busy machine
+# no deadline: how long one example takes says nothing on a busy machine
+unhurried = settings(deadline=None, max_examples=60, stateful_step_count=30)
 
 _hashes = st.sampled_from(["", "a" * 16, "b" * 16, "c" * 64])
 _names = st.sampled_from(["search", "book", "", "\u202eevil\n`x`", "n" * 256])

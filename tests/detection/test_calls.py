@@ -100,3 +100,15 @@ def test_calls_that_are_never_answered_are_bounded_and_the_forgotten_count_as_un
     run = folded(script)
     assert run.is_unanswered(run.steps[0])
     assert not run.is_unanswered(run.steps[-1])
+
+
+def test_an_early_call_answered_late_does_not_reopen_what_lies_between() -> None:
+    script = Script().called("a", call_id=1).called("b", call_id=2).called("c", call_id=3)
+    run = folded(script.responded("c", call_id=3).responded("a", call_id=1))
+    assert [run.is_unanswered(call) for call in run.steps] == [False, True, False]
+
+
+def test_closing_a_call_leaves_a_later_one_with_the_same_id_to_be_found() -> None:
+    script = Script().called("search", call_id="x").called("book", call_id="x").responded("search")
+    run = folded(script.emit("tool.responded", call_id="x"))
+    assert [call.answered for call in run.steps] == [True, True]

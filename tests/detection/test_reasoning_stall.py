@@ -69,3 +69,14 @@ def test_long_stretches_are_told_apart_from_short_ones() -> None:
     assert finding is not None
     assert finding.evidence["llm_calls"] == 150
     assert found(thinking(Script().started(), 99).user(), min_llm_calls=100) is None
+
+
+def test_of_two_stretches_of_one_length_the_one_that_acted_less_counts() -> None:
+    script = thinking(Script().started().tool().tool().tool(), 6).user()
+    finding = found(thinking(script, 6).user())
+    assert finding is not None
+    assert (finding.evidence["acts"], finding.evidence["first_step"]) == (0, 10)
+
+
+def test_an_agent_that_acted_had_something_to_act_with() -> None:
+    assert found(thinking(Script().tool(), 5)) is not None

@@ -212,3 +212,9 @@ def test_the_estimate_of_bytes_is_near_the_truth(calls: int) -> None:
     finally:
         tracemalloc.stop()
     assert 0.5 * held < run.nbytes < 2 * held
+
+
+def test_what_arrived_last_need_not_have_happened_last() -> None:
+    script = Script().started().llm()
+    script.events[1] = script.events[1]._replace(received_at=9e9)
+    assert folded(script).last_received_at == 9e9

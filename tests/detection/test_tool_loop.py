@@ -177,13 +177,23 @@ def test_one_tool_with_other_arguments_and_the_same_output_is_a_weak_sign() -> N
 
 
 def test_visible_progress_clears_a_weak_sign() -> None:
-    first = ("search", 1, "same")
+    first, known = ("search", 1, "same"), ("pay", 1, "paid")
+
+    def between(script: Script) -> Script:
+        """The same call before and after; `pay` keeps the three from being an alternation of two tools."""
+        return Script().tool("book", 0, "x").tool(*known).tool(*first).tool(*known).add(script).tool(*first)
+
+    assert weak(between(Script().tool("book", 0, "x"))), "nothing new"
     assert found(Script().tool(*first).tool("search", 1, "other")) is None, "another output"
-    assert found(Script().tool(*first).tool("book", 1, "done").tool(*first)) is None, "a new tool"
-    assert found(Script().tool("book", 0, "x").tool(*first).tool("book", 1, "done").tool(*first)) is None, "new output"
-    assert found(Script().tool(*first).user().tool(*first)) is None, "a word from the user"
-    assert found(Script().tool("search", 1).tool("search", 1)) is None, "an output that is not known"
-    assert found(Script().tool(*first).tool("search", 2, ok=False).tool(*first)) is None, "a new error"
+    assert found(between(Script().tool("ship", 1, "x"))) is None, "a new tool"
+    assert found(between(Script().called("ship", 1))) is None, "a new tool, not answered yet"
+    assert found(between(Script().tool("book", 1, "done"))) is None, "a new output"
+    assert found(between(Script().tool("book", 1))) is None, "an output that is not known"
+    assert found(between(Script().tool("book", 2, ok=False))) is None, "a new error"
+    assert found(between(Script().user())) is None, "a word from the user"
+    again = Script().tool(*known).tool("book", 0, "x").tool(*first).user()
+    again.tool(*first).tool("book", 0, "x").tool(*known).tool(*first)
+    assert found(again) is None, "outputs first seen since the user spoke"
 
 
 def test_a_known_error_again_is_no_progress() -> None:
@@ -204,3 +214,8 @@ def test_a_weak_sign_becomes_a_loop() -> None:
 def test_the_largest_of_several_loops_speaks() -> None:
     script = repeat(Script(), 3, "small").user()
     assert high(repeat(script, 9, "large")).evidence["args_hash"] == digest("large")
+
+
+def test_tokens_between_two_repeats_are_shared_among_the_calls_in_between() -> None:
+    script = Script().tool("search", 1).llm().tool("book", 1).llm().tool("search", 1).tool("search", 1)
+    assert high(script).evidence["wasted_tokens"] == 120

@@ -11,8 +11,10 @@ from dunetrace.detectors.reasoning_stall import DETECTOR as STALL
 from dunetrace.detectors.reasoning_stall import ReasoningStallThresholds
 from dunetrace.detectors.tool_loop import DETECTOR as LOOP
 from dunetrace.detectors.tool_loop import ToolLoopThresholds
+from dunetrace.events import Event
+from dunetrace.views import MAX_WINDOW
 from tests.detection.building import Script, folded
-from tests.detection.generated import unhurried
+from tests.detection.generated import runs, unhurried
 
 Made = tuple[str, int, bool]  # tool, arguments, whether it succeeded
 _moves = st.lists(
@@ -75,3 +77,18 @@ def test_the_worst_stretch_is_the_one_a_recount_finds(moves: list[str], least: i
     assert (finding is not None) is any(value >= ratio for value, _ in rated)
     if finding is not None:
         assert (finding.evidence["ratio"], finding.evidence["llm_calls"]) == (round(max(rated)[0], 2), max(rated)[1])
+
+
+@unhurried
+@given(runs())
+def test_no_cluster_is_narrower_than_its_calls(events: list[Event]) -> None:
+    loops = folded(events).loops
+    for repeats in (loops.equal, loops.shapes, loops.pairs, loops.names):
+        assert all(2 <= size <= span <= MAX_WINDOW for size, span in repeats.clusters)
+
+
+def test_a_call_answered_after_a_later_one_does_not_hide_what_follows() -> None:
+    script = Script().called("search", call_id=1).called("search", call_id=2)
+    script.responded("search", call_id=2, output="same").responded("search", call_id=1, output="same")
+    assert folded(script).loops.names.clusters == {}
+    assert list(folded(script.tool("search", None, "same")).loops.names.clusters) == [(2, 2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -23,8 +24,16 @@ class Cluster(EmbeddedPostgres):
         with socket.create_server(("127.0.0.1", 0)) as sock:
             self.port = int(sock.getsockname()[1])
         self._set_up = False
+        self._numbers = itertools.count()
 
-    def address(self, database: str = "dunetrace", password: str = PASSWORD) -> str:
+    def database(self) -> str:
+        """The address of a new database with nothing in it."""
+        name = f"test_{next(self._numbers)}"
+        self.admin(f"CREATE DATABASE {name}")
+        return self.address(name)
+
+    def address(self, database: str, password: str = PASSWORD) -> str:
+        """The address of one of its databases."""
         return f"postgresql://{USER}:{password.replace(' ', '%20')}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> str:
@@ -35,14 +44,17 @@ class Cluster(EmbeddedPostgres):
             execute(self.url, f"ALTER USER {USER} PASSWORD '{PASSWORD}'")
             (self.cluster / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n")
             self.stop()
-        log, options = self.cluster / "server.log", f"-k '{self.socket_dir}' -p {self.port} -c listen_addresses=127.0.0.1"
+        log, options = (
+            self.cluster / "server.log",
+            f"-k '{self.socket_dir}' -p {self.port} -c listen_addresses=127.0.0.1",
+        )
         self._run("pg_ctl", "start", "-w", "-D", str(self.cluster), "-l", str(log), "-o", options)
         return "started"
 
     @property
     def inside(self) -> str:
         """The address that needs no password: the socket file, for when the password is what is broken."""
-        return f"postgresql://{USER}@/dunetrace?host={self.socket_dir}&port={self.port}"
+        return f"postgresql://{USER}@/postgres?host={self.socket_dir}&port={self.port}"
 
     def admin(self, *statements: str) -> None:
         """Run statements in the database `postgres`."""

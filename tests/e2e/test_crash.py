@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from dunetrace.actors import destination
 from dunetrace.store.embedded import EmbeddedPostgres
 from dunetrace.store.writes import deliveries, events, judgements
 from dunetrace.store.writes.fanout import fan_out
-from tests.e2e.crashing import Crashing, House, Moment, StoreFunction, accepted, house, load, until
+from tests.e2e.crashing import PATIENCE_S, House, Moment, StoreFunction, accepted, house, load
 from tests.harness.invariants import assert_invariants, rows
 from tests.harness.load import Ledger
 from tests.harness.server import Server
@@ -86,10 +87,8 @@ async def read_on(url: str) -> None:
     """Somebody looks at the API all the time."""
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as http:
         while True:
-            try:
+            with suppress(httpx.TransportError):
                 assert (await http.get("/v1/agents")).status_code in (200, 503)
-            except httpx.TransportError:
-                pass
             await trio.sleep(0.05)
 
 
@@ -125,17 +124,26 @@ def assert_told(database: str, receiver: Receiver) -> int:
 
 
 async def test_each_actor_crashes_in_turn(database: str, receiver: Receiver, quick: None) -> None:
+    await crash_in_turn(database, receiver, FALLS)
+
+
+@pytest.mark.prove
+async def test_actors_crash_for_minutes_at_the_real_pace(database: str, receiver: Receiver) -> None:
+    await crash_in_turn(database, receiver, random.Random(1).sample(FALLS * 3, len(FALLS) * 3))
+
+
+async def crash_in_turn(database: str, receiver: Receiver, falls: Sequence[Fall]) -> None:
     ledger, restarts, away_s = Ledger(), dict.fromkeys((at.actor for at in FALLS), 0), []
     async with house(environment(database, receiver)) as home, trio.open_nursery() as reading:
         reading.start_soon(read_on, home.api_url)
         async with load(home.ingest_url, ledger, seed=1):
             await accepted(ledger, 100)
-            for at in FALLS:
+            for at in falls:
                 restarts[at.actor] += 1
                 away_s.append((await fall(home, at, restarts[at.actor]), at.actor))
             await accepted(ledger, 100)
         reading.cancel_scope.cancel()
-        await assert_invariants(database, ledger)
+        await assert_invariants(database, ledger, timeout_s=120)
         said = await home.health("api")
         assert said["status"] == "ok"
         assert {name: actor["restarts"] for name, actor in said["actors"].items()} == restarts
@@ -143,5 +151,75 @@ async def test_each_actor_crashes_in_turn(database: str, receiver: Receiver, qui
     repeated = await trio.to_thread.run_sync(assert_told, database, receiver)
     assert repeated >= 1  # the attempt whose outcome was lost before it was kept
     assert ledger.unsettled == set()
-    print(f"{len(ledger.accepted)} events, {ledger.answers}, {len(receiver.requests)} requests, {repeated} repeated")
-    print(f"longest away: {max(away_s)}")
+    print(f"{len(ledger.accepted)} events, {dict(ledger.answers)}, {len(receiver.requests)} requests")
+    print(f"{repeated} deliveries came twice; longest away: {max(away_s)}")
+
+
+async def test_all_actors_crash_at_once(database: str, receiver: Receiver, quick: None) -> None:
+    ledger = Ledger()
+    async with house(environment(database, receiver)) as home, load(home.ingest_url, ledger, seed=2):
+        for restarts in (1, 2):
+            await accepted(ledger, 100)
+            for actor in home.actors.values():
+                actor.crash(ANYWHERE)
+            for name in home.actors:
+                await home.sees("api", name, "running", restarts)
+        await accepted(ledger, 100)
+    async with house(environment(database, receiver)):
+        await assert_invariants(database, ledger)
+    await trio.to_thread.run_sync(assert_told, database, receiver)
+
+
+async def test_the_process_is_killed_under_load(tmp_path: Path) -> None:
+    ledger = Ledger()
+    with Server(tmp_path) as server:
+        await kill_under_load(server, ledger, times=3)
+        await assert_invariants(server.database_url, ledger)
+    assert ledger.unsettled == set()
+
+
+@pytest.mark.prove
+async def test_the_process_is_killed_many_times(tmp_path: Path, receiver: Receiver) -> None:
+    ledger = Ledger()
+    env = {name: value for name, value in environment("", receiver).items() if name != "DATABASE_URL"}
+    with Server(tmp_path, env=env) as server:
+        await kill_under_load(server, ledger, times=25)
+        await assert_invariants(server.database_url, ledger, timeout_s=120)
+        await trio.to_thread.run_sync(assert_told, server.database_url, receiver)
+    assert ledger.unsettled == set()
+
+
+async def kill_under_load(server: Server, ledger: Ledger, times: int) -> None:
+    """SIGKILL the process after some events each time, and start it again; its Postgres is taken over."""
+    rng, took_s = random.Random(times), []
+    async with load(server.ingest_url, ledger, seed=times):
+        for _ in range(times):
+            await accepted(ledger, rng.randint(1, 300))
+            await trio.to_thread.run_sync(server.kill)
+            started = trio.current_time()
+            await trio.to_thread.run_sync(server.start)
+            await accepted(ledger, 1)
+            took_s.append(round(trio.current_time() - started, 2))
+        await accepted(ledger, 100)
+    assert server.log_path.read_text().count("postgres.adopted") == times
+    print(f"{len(ledger.accepted)} events, {dict(ledger.answers)}, accepted again after {took_s} s")
+
+
+@pytest.mark.prove
+async def test_a_first_start_killed_at_any_point_can_be_made_again(tmp_path: Path) -> None:
+    rng, server, ledger = random.Random(5), Server(tmp_path), Ledger()
+    try:
+        for _ in range(20):
+            process = await trio.to_thread.run_sync(server.launch)
+            with trio.move_on_after(rng.uniform(0.3, PATIENCE_S / 5)):
+                await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+            assert process.poll() is None, server.log_tail()
+            server.kill()
+            if rng.random() < 0.3:
+                EmbeddedPostgres(tmp_path).kill()
+        server.start()
+        async with load(server.ingest_url, ledger, seed=9):
+            await accepted(ledger, 100)
+        await assert_invariants(server.database_url, ledger)
+    finally:
+        server.close()

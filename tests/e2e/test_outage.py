@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -20,18 +20,17 @@ from tests.e2e.clusters import PASSWORD, USER, Cluster
 from tests.e2e.crashing import accepted, load, until
 from tests.harness.invariants import assert_invariants
 from tests.harness.load import Ledger
-from tests.harness.server import Server, ServerFailedError
+from tests.harness.server import Server
 from tests.harness.world import execute
-from tests.postgres import TestPostgres
 
 KEY = "dt_key_of_the_tests"
 PROD = {"AUTH_MODE": "prod"}
 SOON_S = 3.0  # the promise is about a second; the machine may be busy
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path / "cluster") as running:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
@@ -101,16 +100,16 @@ async def test_postgres_is_stopped_killed_and_locked_under_load(cluster: Cluster
     def lock_out() -> None:
         cluster.admin(
             f"ALTER USER {USER} PASSWORD 'another'",
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'dunetrace'",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dunetrace'",
         )
 
     def let_in() -> None:
         execute(cluster.inside, f"ALTER USER {USER} PASSWORD '{PASSWORD}'")
 
-    ledger = Ledger()
-    with Server(tmp_path / "server", database_url=cluster.address(), env=PROD) as server:
+    ledger, url = Ledger(), cluster.database()
+    with Server(tmp_path, database_url=url, env=PROD) as server:
         client = Client(server, ledger)
-        await trio.to_thread.run_sync(permit, cluster.address())
+        await trio.to_thread.run_sync(permit, url)
         async with load(server.ingest_url, ledger, seed=1, api_key=KEY):
             await accepted(ledger, 100)
             await client.outage("stopped", "unreachable", cluster.stop, cluster.start)
@@ -119,7 +118,7 @@ async def test_postgres_is_stopped_killed_and_locked_under_load(cluster: Cluster
             await accepted(ledger, 100)
             await client.outage("another password", "unreachable", lock_out, let_in)
             await accepted(ledger, 100)
-        await assert_invariants(cluster.address(), ledger)
+        await assert_invariants(url, ledger)
         client.assert_never_crashed()
     assert "401" not in ledger.answers
     assert ledger.answers["503"] > 0
@@ -127,9 +126,9 @@ async def test_postgres_is_stopped_killed_and_locked_under_load(cluster: Cluster
     print(f"{len(ledger.accepted)} events, {dict(ledger.answers)}")
 
 
-async def test_the_database_is_dropped_and_made_anew(postgres: TestPostgres, tmp_path: Path) -> None:
-    url = postgres.database()
-    name, admin = urlsplit(url).path[1:], urlunsplit(urlsplit(url)._replace(path="/postgres"))
+async def test_the_database_is_dropped_and_made_anew(cluster: Cluster, tmp_path: Path) -> None:
+    url = cluster.database()
+    name = urlsplit(url).path[1:]
     before, after = Ledger(), Ledger()
     with Server(tmp_path, database_url=url) as server:
         client = Client(server, before)
@@ -137,7 +136,8 @@ async def test_the_database_is_dropped_and_made_anew(postgres: TestPostgres, tmp
             await accepted(before, 100)
         await client.outage(
             "dropped", "schema",
-            lambda: execute(admin, f"DROP DATABASE {name} WITH (FORCE)"), lambda: execute(admin, f"CREATE DATABASE {name}"),
+            lambda: cluster.admin(f"DROP DATABASE {name} WITH (FORCE)"),
+            lambda: cluster.admin(f"CREATE DATABASE {name}"),
         )  # fmt: skip
         client.ledger.accepted.clear()  # went with the old database, but for the last probe
         async with load(server.ingest_url, after, seed=2):
@@ -148,28 +148,28 @@ async def test_the_database_is_dropped_and_made_anew(postgres: TestPostgres, tmp
 
 
 async def test_it_starts_while_postgres_is_away(cluster: Cluster, tmp_path: Path) -> None:
+    ledger, url = Ledger(), cluster.database()
     cluster.stop()
-    ledger = Ledger()
-    with Server(tmp_path / "server", database_url=cluster.address()) as server:
+    with Server(tmp_path, database_url=url) as server:
         client = Client(server, ledger)
         await trio.to_thread.run_sync(client.assert_away, "unreachable")
-        cluster.start()
+        await trio.to_thread.run_sync(cluster.start)
         await until(client.served)
-        await assert_invariants(cluster.address(), ledger)
+        await assert_invariants(url, ledger)
         client.assert_never_crashed()
 
 
 @pytest.mark.parametrize(
     ("database", "password", "error"),
     [
-        ("dunetrace", "wrong", "InvalidPasswordError"),
+        ("postgres", "wrong", "InvalidPasswordError"),
         ("elsewhere", PASSWORD, "InvalidCatalogNameError"),
     ],
 )
 def test_a_wrong_password_or_database_is_one_line(
     cluster: Cluster, tmp_path: Path, database: str, password: str, error: str
 ) -> None:
-    server = Server(tmp_path / "server", database_url=cluster.address(database, password))
+    server = Server(tmp_path, database_url=cluster.address(database, password))
     process = server.launch()
     assert process.wait(30) == 2
     said = server.log_path.read_text()
@@ -179,6 +179,10 @@ def test_a_wrong_password_or_database_is_one_line(
     assert cluster.running_pid() is not None
 
 
+def is_another(postgres: EmbeddedPostgres, pid: int | None) -> bool:
+    return postgres.running_pid() not in (None, pid)
+
+
 async def test_the_embedded_postgres_comes_back_by_itself(tmp_path: Path) -> None:
     ledger = Ledger()
     with Server(tmp_path) as server:
@@ -186,9 +190,9 @@ async def test_the_embedded_postgres_comes_back_by_itself(tmp_path: Path) -> Non
         async with load(server.ingest_url, ledger, seed=1):
             for kill in (own.kill, own.stop):
                 await accepted(ledger, 100)
-                before = own.running_pid()
+                other = partial(is_another, own, own.running_pid())
                 await trio.to_thread.run_sync(kill)
-                back_s = await until(lambda: own.running_pid() not in (None, before) and client.served())
+                back_s = await until(lambda: other() and client.served())  # noqa: B023 - called in this turn
                 print(f"embedded: served again {back_s:.2f} s after")
             await accepted(ledger, 100)
         await assert_invariants(server.database_url, ledger)

@@ -88,6 +88,12 @@ def test_an_address_leads_back_to_its_id(call: Any, id_: str) -> None:
     assert call("router", "parse", link) == wanted
 
 
+def test_a_lone_surrogate_is_addressed_as_the_door_stored_it(watched: Watched) -> None:
+    page = watched.go("#/nowhere")
+    link = page.evaluate("import('/js/router.js').then(({ runLink }) => runLink('a' + String.fromCharCode(0xd800)))")
+    assert link == "#/runs/a%EF%BF%BD"
+
+
 @pytest.mark.parametrize("hash_", ["#/runs", "#/runs/", "#/agents/x/nothing", "#/runs/%E0%A4%A", "#/runs/a/b", "#x"])
 def test_other_addresses_lead_nowhere(call: Any, hash_: str) -> None:
     assert call("router", "parse", hash_) == {"view": "lost"}

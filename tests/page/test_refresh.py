@@ -143,6 +143,12 @@ def test_a_missing_run_is_said_so(watched: Watched) -> None:
     expect(page.get_by_text("Run 'nothing' not found")).to_be_visible()
 
 
+def test_a_name_that_no_address_can_carry_is_said_so(watched: Watched, server: PageServer) -> None:
+    page = watched.go("#/agents/..")
+    expect(page.get_by_role("heading")).to_have_text("This name can't be part of an address")
+    assert server.seen == []
+
+
 def test_nobody_yet_means_five_lines_to_start_with(watched: Watched, server: PageServer) -> None:
     server.world = World(server.world.now)
     page = watched.go()

@@ -241,7 +241,7 @@ def test_ids_are_percent_encoded_once(watched: Watched, server: PageServer, id_:
     watched.assert_clean()
 
 
-@pytest.mark.parametrize("name", [HOSTILE, LONG, "\u202eevil", "   ", "x" * 10_000, "a\nb", "\ud800"], ids=range(7))
+@pytest.mark.parametrize("name", [HOSTILE, LONG, "\u202eevil", "   ", "x" * 10_000, "a\nb"], ids=range(6))
 def test_hostile_names_are_text_in_their_place(watched: Watched, server: PageServer, name: str) -> None:
     script = loop(server.world.now - 3)
     script.model = name

@@ -38,7 +38,10 @@ class Watched:
         page.add_init_script(WATCH_POLICY)
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request))
+        page.on("request", self._sent)
+
+    def _sent(self, request: Request) -> None:
+        self.requests.append(request)
 
     def go(self, address: str = "#/") -> Page:
         """Opens an address of the page anew and waits until its view is drawn."""

@@ -1,4 +1,4 @@
-"""A real HTTP server in a thread that takes what the SDK sends and answers as it is told, for the tests of this folder."""
+"""A real HTTP server in a thread: it takes what the SDK sends and answers as a test tells it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         reply = json.dumps({"accepted": 0} if answer.body is None else answer.body).encode()
         self.send_response(answer.status)
-        for name, value in {"Content-Length": str(len(reply)), "Content-Type": "application/json", **answer.headers}.items():
+        for name, value in {
+            "Content-Length": str(len(reply)),
+            "Content-Type": "application/json",
+            **answer.headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(reply)

@@ -16,8 +16,8 @@ import trio
 from dunetrace import Dunetrace, get_current_run
 from dunetrace.events import EVENT_TYPES, Event
 from dunetrace.runs import RunState
-from tests.shared import shared
 from tests.sdk.sink import Sink
+from tests.shared import shared
 
 Make = Callable[..., Dunetrace]
 

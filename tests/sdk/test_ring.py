@@ -93,7 +93,7 @@ def test_an_outage_keeps_whole_runs_and_says_what_was_lost(client: Make, sink: S
     lost = dt.stats()["http"]["dropped"]
     assert lost > 0
     whole = [index for index in range(30) if len([e for e in sink.accepted if e["agent_id"] == f"agent-{index}"]) == 10]
-    assert set(range(26, 30)) <= set(whole)
+    assert {27, 28, 29} <= set(whole)  # half of the ring at least is for what comes meanwhile
     with dt.run("after"):
         pass
     assert dt.flush(10)

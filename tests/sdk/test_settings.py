@@ -30,16 +30,22 @@ def test_the_environment_and_what_wins_over_it() -> None:
 
 
 anything = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers()), st.just(object())
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.lists(st.integers()),
+    st.just(object()),
 )
 
 
 @given(
     st.fixed_dictionaries(
-        {
-            name: anything
-            for name in ("endpoint", "api_key", "hash_key", "buffer_size", "flush_interval_ms", "emit_as_json", "debug")
-        }
+        dict.fromkeys(
+            ("endpoint", "api_key", "hash_key", "buffer_size", "flush_interval_ms", "emit_as_json", "debug"), anything
+        )
     )
 )
 def test_anything_gives_usable_settings(arguments: dict[str, object]) -> None:

@@ -30,7 +30,9 @@ def answering(*answers: Answer) -> Callable[[str, bytes], Answer]:
 @pytest.mark.parametrize(
     "trouble", [Answer(500), Answer(503, {"Retry-After": "0.05"}), Answer(429), Answer(408), RESET], ids=str
 )
-def test_a_passing_trouble_is_tried_again_with_the_same_bytes_and_key(client: Make, sink: Sink, trouble: Answer) -> None:
+def test_a_passing_trouble_is_tried_again_with_the_same_bytes_and_key(
+    client: Make, sink: Sink, trouble: Answer
+) -> None:
     sink.answer = answering(trouble, trouble)
     dt = client()
     some_run(dt)
@@ -52,7 +54,9 @@ def test_retry_after_is_obeyed(client: Make, sink: Sink) -> None:
     assert time.monotonic() - began >= 1.0
 
 
-@pytest.mark.parametrize(("status", "remedy"), [(401, "DUNETRACE_API_KEY"), (403, "key"), (422, "update"), (404, "8001")])
+@pytest.mark.parametrize(
+    ("status", "remedy"), [(401, "DUNETRACE_API_KEY"), (403, "key"), (422, "update"), (404, "8001")]
+)
 def test_a_final_refusal_is_said_once_and_its_losses_are_reported(
     client: Make, sink: Sink, capfd: pytest.CaptureFixture[str], status: int, remedy: str
 ) -> None:
@@ -89,9 +93,7 @@ def test_rejected_events_are_counted(client: Make, sink: Sink) -> None:
     assert (dt.stats()["http"]["rejected"], dt.stats()["http"]["acknowledged"]) == (1, 2)
 
 
-def test_a_batch_too_large_is_halved_until_it_fits(
-    client: Make, sink: Sink, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_batch_too_large_is_halved_until_it_fits(client: Make, sink: Sink, capfd: pytest.CaptureFixture[str]) -> None:
     sink.answer = lambda path, body: Answer(413 if len(body) > 3_000 else 202)
     dt = client()
     some_run(dt, calls=60)
@@ -194,7 +196,9 @@ def test_what_a_request_says(client: Make, sink: Sink) -> None:
         assert len(request.headers["idempotency-key"]) == 32
 
 
-@pytest.mark.parametrize("endpoint", ["nonsense", "ftp://x", "http://", "http://[bad", "http://h:notaport", "http://\x00"])
+@pytest.mark.parametrize(
+    "endpoint", ["nonsense", "ftp://x", "http://", "http://[bad", "http://h:notaport", "http://\x00"]
+)
 def test_a_bad_endpoint_is_said_once_and_nothing_is_raised(
     client: Make, capfd: pytest.CaptureFixture[str], endpoint: str
 ) -> None:

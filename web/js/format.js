@@ -61,10 +61,10 @@ export function local(at, now = Date.now() / 1000) {
 /** "2026-11-22 07:54:43.120 UTC" */
 export const utc = (at) => (isNumber(at) ? new Date(at * 1000).toISOString().replace("T", " ").replace("Z", " UTC") : NONE);
 
-/** TOOL_LOOP → "Tool loop"; acronyms that stay: RAG, LLM. */
+/** TOOL_LOOP → "Tool loop"; acronyms that stay: RAG, LLM. What is no type of ours comes out visible and short. */
 export function words(type) {
   const text = String(type).replaceAll("_", " ").toLowerCase().replace(/\b(rag|llm)\b/g, (w) => w.toUpperCase());
-  return text.charAt(0).toUpperCase() + text.slice(1);
+  return shorten(visible(text.charAt(0).toUpperCase() + text.slice(1)), 60);
 }
 
 // C0, DEL and C1 controls; soft hyphen; zero-width and bidirectional controls; line and paragraph separators; BOM; lone surrogates.

@@ -1,7 +1,7 @@
 /** A run's event log, one row an event, the whole payload behind it. Used by views/run.js. */
 
 import { h } from "./dom.js";
-import { compact, count, duration, offset, utc, visible } from "./format.js";
+import { compact, count, duration, offset, shorten, utc, visible } from "./format.js";
 import { facts, mark, name } from "./parts.js";
 import { shown } from "./signal.js";
 import { nameOf } from "./steps.js";
@@ -61,9 +61,9 @@ function row(event, i, start, signals, selected) {
   return h("tr", { key: `event-${i}`, id: `event-${i}`, class: [failed ? "failed" : "", selected ? "selected" : "", signals.length ? "marked" : ""].join(" ").trim() || null },
     h("td", { class: "num" }, String(event.step_index)),
     h("td", { class: "num", title: utc(event.timestamp) }, offset(event.timestamp - start)),
-    h("td", { class: "type" }, h("span", { class: `dot ${kind(event.event_type)}` }), visible(event.event_type), signals.map((signal) => mark(signal.severity))),
+    h("td", { class: "type" }, h("span", { class: `dot ${kind(event.event_type)}` }), shorten(visible(event.event_type), 64), signals.map((signal) => mark(signal.severity))),
     h("td", {}, h("details", { class: "payload" },
-      h("summary", {}, about ? name(about, 48) : null, h("span", { class: "notes" }, notesOf(payload).map((note) => h("span", {}, visible(note))))),
+      h("summary", {}, about ? name(about, 48) : null, h("span", { class: "notes" }, notesOf(payload).map((note) => h("span", {}, shorten(visible(note), 60))))),
       facts(Object.entries(payload).map(([k, v]) => [name(k, 40), shown(v)])))));
 }
 

@@ -9,6 +9,9 @@ export function name(text, max = 60) {
   return h("bdi", { class: "name", title: whole }, shorten(whole, max));
 }
 
+/** Words of ours about a run, with what stands between backticks set as code. */
+export const prose = (text) => String(text).split(/`([^`]+)`/).map((part, at) => (at % 2 ? h("code", {}, part) : part));
+
 /** A moment, "3 min ago" or by the clock, with UTC in the title. */
 export function when(at, { relative = false } = {}) {
   if (typeof at !== "number") return h("span", { class: "faint" }, "–");
@@ -96,7 +99,7 @@ export function announce(text) {
 }
 
 export const codeBlock = (code, language = "") =>
-  h("figure", { class: "code" }, h("figcaption", {}, h("span", {}, language), copyButton(code)), h("pre", { tabindex: "0" }, h("code", {}, code)));
+  h("figure", { class: "code" }, h("figcaption", {}, h("span", {}, language), copyButton(code)), h("pre", { tabindex: "0", "data-language": language }, h("code", {}, code)));
 
 /** Pairs of a term and its value, as a description list. */
 export const facts = (pairs) =>

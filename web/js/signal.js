@@ -1,8 +1,8 @@
 /** One signal with its explanation: what, why it matters, the evidence and the fixes. Used by the agent's and the run's view. */
 
 import { h } from "./dom.js";
-import { isNumber, percent, visible, words } from "./format.js";
-import { codeBlock, facts, name, severityBadge, when } from "./parts.js";
+import { isNumber, percent, shorten, visible, words } from "./format.js";
+import { codeBlock, facts, name, prose, severityBadge, when } from "./parts.js";
 import { runLink } from "./router.js";
 
 /** A card to open. `open`: opened at first; `link`: show which run it is of. */
@@ -11,7 +11,7 @@ export function signalCard(signal, { open = false, link = false } = {}) {
   return h("details", { class: "signal", key: `signal-${signal.id}`, id: `signal-${signal.id}`, open },
     h("summary", {},
       severityBadge(signal.severity),
-      h("span", { class: "title" }, visible(signal.title ?? words(signal.failure_type))),
+      h("span", { class: "title" }, prose(shorten(visible(signal.title ?? words(signal.failure_type)), 200))),
       h("span", { class: "meta" },
         kind ? h("span", {}, kind) : null,
         h("span", {}, `step ${signal.step_index}`),
@@ -26,7 +26,7 @@ const runLine = (signal) =>
   h("p", { class: "of" }, "In run ", h("a", { href: runLink(signal.run_id) }, name(signal.run_id, 40)), ", version ", name(signal.agent_version, 16), ".");
 
 function explanation(signal) {
-  const part = (heading, text) => (text ? [h("h4", {}, heading), h("p", {}, visibleLines(text))] : null);
+  const part = (heading, text) => (text ? [h("h4", {}, heading), h("p", {}, prose(visibleLines(text)))] : null);
   return h("div", { class: "words" },
     part("What happened", signal.what),
     part("Why it matters", signal.why_it_matters),
@@ -40,7 +40,10 @@ function fixes(signal) {
   if (!found.length) return null;
   return h("div", { class: "fixes" },
     h("h4", {}, found.length === 1 ? "Suggested fix" : "Suggested fixes"),
-    h("ol", {}, found.map((fix) => h("li", {}, h("p", {}, visible(fix.description)), fix.code ? codeBlock(fix.code, fix.language) : null))));
+    h("ol", {}, found.map((fix, at) => h("li", {},
+      fix.code
+        ? h("details", { open: at === 0 }, h("summary", {}, prose(visible(fix.description))), codeBlock(fix.code, fix.language))
+        : h("p", {}, prose(visible(fix.description)))))));
 }
 
 function evidence(signal) {

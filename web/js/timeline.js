@@ -82,7 +82,7 @@ function barOf({ span, row, x, w }, y, selected, onStep) {
   const top = y + row * ROW;
   const failed = span.outcome === "failed";
   const room = w - (failed ? 24 : 8);
-  const label = room > 26 ? shorten(visible(span.name || words(span.lane)), Math.floor(room / 6.2)) : "";
+  const label = room > 26 ? shorten(visible(span.name || words(span.lane)), Math.floor((room - 4) / 6.6)) : "";
   const cross = GUTTER + x + (label ? w - 13 : w / 2 - 3);
   return s("g", { class: `bar ${span.lane} ${span.outcome}${span === selected ? " selected" : ""}`, on: { pointerenter: () => onStep(span), click: () => onStep(span) } },
     s("rect", { x: GUTTER + x, y: top, width: w, height: BAR, rx: Math.min(3, w / 2) }),

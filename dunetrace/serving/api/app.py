@@ -6,7 +6,7 @@ Made by `actors/api.py`, which serves the same app on the API's port and, for `/
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -101,11 +101,24 @@ class ApiApp:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
         else:
-            self._in_hand += 1
-            try:
-                await self._quart(scope, receive, send)  # type: ignore[arg-type]
-            finally:
-                self._in_hand -= 1
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        # At the end of an answer Hypercorn says "disconnected", on which quart-trio cancels the very task that is
+        # sending it, and Hypercorn, cut off half way, leaves a `Connection: close` open until the read timeout. So the
+        # answer, which is in memory anyway, is sent when Quart has returned.
+        answer: list[MutableMapping[str, Any]] = []
+
+        async def keep(message: MutableMapping[str, Any]) -> None:
+            answer.append(message)
+
+        self._in_hand += 1
+        try:
+            await self._quart(scope, receive, keep)  # type: ignore[arg-type]
+            for message in answer:
+                await send(message)
+        finally:
+            self._in_hand -= 1
 
     def _make(self, routes: tuple[Route, ...]) -> QuartTrio:
         quart = _Quart("dunetrace.serving.api", static_folder=None)
@@ -146,7 +159,9 @@ class ApiApp:
         return _response(Answer(200, self._document))
 
     async def _on_docs(self) -> Response:
-        return Response(self._docs, 200, {"Content-Security-Policy": docs_page.POLICY}, content_type="text/html")
+        return Response(
+            self._docs, 200, {"Content-Security-Policy": docs_page.POLICY}, content_type="text/html; charset=utf-8"
+        )
 
     async def _before(self) -> None:
         if self._in_hand > MAX_REQUESTS_IN_HAND:
@@ -160,6 +175,8 @@ class ApiApp:
     async def _after(self, response: Response) -> Response:
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
+        if request.method == "OPTIONS" and response.status_code == 200:
+            response.headers.pop("Content-Type", None)  # Quart's own answer: only headers, but called HTML
         if self._cors_origins:
             response.headers.add("Vary", "Origin")
             origin = request.headers.get("Origin", "")

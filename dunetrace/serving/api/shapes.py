@@ -154,7 +154,7 @@ class ActorHealth(Struct):
 
 
 class Health(Struct):
-    status: Literal["ok", "degraded"]
+    status: Literal["ok", "degraded", "unavailable"]
     db: Literal["ok", "unreachable", "timeout", "schema"]
     version: str
     actors: dict[str, ActorHealth]

@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { h } from "../dom.js";
-import { count, duration, isNumber, offset, plural, visible, words } from "../format.js";
+import { count, duration, isNumber, offset, plural, shorten, visible, words } from "../format.js";
 import { eventLog, notesOf } from "../log.js";
 import { copyButton, facts, name, panel, runSeconds, standing, statusBadge, when } from "../parts.js";
 import { agentLink, runLink, segment } from "../router.js";
@@ -114,7 +114,7 @@ function walk(event, spans, selected, pick) {
 
 const OUTCOMES = { ok: "answered", failed: "failed", unanswered: "never answered", open: "no answer yet" };
 
-const inWords = (span) => [`Step ${span.step}`, words(span.lane), visible(span.name), OUTCOMES[span.outcome], duration(span.end - span.start)].join(", ");
+const inWords = (span) => [`Step ${span.step}`, words(span.lane), shorten(visible(span.name), 60), OUTCOMES[span.outcome], duration(span.end - span.start)].join(", ");
 
 /** The chosen step's facts; always there, so that the page doesn't jump. */
 function stepFacts(span, start) {
@@ -125,7 +125,7 @@ function stepFacts(span, start) {
     h("span", { class: span.outcome === "failed" ? "bad" : "" }, OUTCOMES[span.outcome]),
     h("span", {}, span.outcome === "unanswered" ? "" : duration(span.end - span.start)),
     h("span", {}, `at ${offset(span.start - start)}`),
-    [...new Set(notes)].filter((note) => note !== "failed").map((note) => h("span", { class: "faint" }, visible(note))));
+    [...new Set(notes)].filter((note) => note !== "failed").map((note) => h("span", { class: "faint" }, shorten(visible(note), 60))));
 }
 
 function log(state, redraw) {

@@ -1,0 +1,56 @@
+"""The rates an actor keeps: fresh when counting is cheap, kept for a while when it is dear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from trio.testing import MockClock
+
+from dunetrace.actors.rates import KEPT_FOR, MOST_KEPT, Rates
+from dunetrace.explain import RateContext
+from dunetrace.signals import FailureSignal, FailureType, Severity
+
+
+class SlowStore:
+    """Counts up instead of counting rows, and takes `cost_s` for it by trio's clock."""
+
+    def __init__(self, cost_s: float) -> None:
+        self.cost_s = cost_s
+        self.asked = 0
+
+    async def unit(self, _fn: Any, *_args: Any) -> RateContext:
+        self.asked += 1
+        answer = RateContext(self.asked, 1, 1 / self.asked, is_systemic=False)
+        await trio.sleep(self.cost_s)
+        return answer
+
+
+def _signal(agent_id: str = "agent") -> FailureSignal:
+    return FailureSignal(FailureType.TOOL_LOOP, Severity.HIGH, "run", agent_id, "v", 1, 0.9)
+
+
+async def test_a_dear_rate_is_kept_in_proportion_to_its_cost(autojump_clock: MockClock) -> None:
+    store: Any = SlowStore(cost_s=0.5)
+    rates = Rates()
+    first = await rates.of(store, "default", _signal())
+    await trio.sleep(0.5 * KEPT_FOR - 0.1)
+    assert await rates.of(store, "default", _signal()) == first
+    await trio.sleep(0.2)
+    assert await rates.of(store, "default", _signal()) != first
+
+
+async def test_agents_and_customers_are_apart(autojump_clock: MockClock) -> None:
+    store: Any = SlowStore(cost_s=0.5)
+    rates = Rates()
+    for customer_id, agent_id in (("default", "a"), ("default", "b"), ("other", "a")):
+        await rates.of(store, customer_id, _signal(agent_id))
+    assert store.asked == 3
+
+
+async def test_it_does_not_grow_without_bound(autojump_clock: MockClock) -> None:
+    store: Any = SlowStore(cost_s=0.1)
+    rates = Rates()
+    for n in range(MOST_KEPT + 1):
+        await rates.of(store, "default", _signal(f"agent {n}"))
+    assert len(rates._counted) == 1
