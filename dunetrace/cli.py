@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from dunetrace.errors import DunetraceError, SettingError, StartError, StoreUnavailableError
+from dunetrace.errors import DunetraceError, SettingError, StoreUnavailableError
 
 if sys.version_info >= (3, 14):
     raise SystemExit("dunetrace: the server runs on Python 3.11 to 3.13 (the SDK on 3.14 too); use one of those")
@@ -187,23 +187,21 @@ def _mendable() -> Iterator[None]:
     """What a person can mend ends as one line."""
     try:
         yield
-    except* StoreUnavailableError as group:
-        _end(f"DATABASE_URL: {_first(group)}; is Postgres running?")
-    except* (SettingError, StartError) as group:
-        _end(str(_first(group)))
-    except* DunetraceError as group:
-        _end(str(_first(group)))
+    except (DunetraceError, ExceptionGroup) as error:
+        mendable = _mendable_in(error)
+        if mendable is None:
+            raise
+        hint = "; is Postgres running?" if isinstance(mendable, StoreUnavailableError) else ""
+        click.echo(f"dunetrace: {mendable}{hint}", err=True)
+        raise SystemExit(EXIT_MENDABLE) from None
 
 
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _end(line: str) -> None:
-    click.echo(f"dunetrace: {line}", err=True)
-    raise SystemExit(EXIT_MENDABLE)
+def _mendable_in(error: BaseException) -> DunetraceError | None:
+    """The first error of ours in what trio's nurseries grouped; None when something else is among them."""
+    if isinstance(error, ExceptionGroup):
+        ours, others = error.split(DunetraceError)
+        return _mendable_in(ours.exceptions[0]) if ours is not None and others is None else None
+    return error if isinstance(error, DunetraceError) else None
 
 
 def _day(at: float) -> str:

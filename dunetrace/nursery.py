@@ -145,11 +145,17 @@ def bell_for(destinations: Sequence[Destination]) -> Bell:
 class Supervisor:
     """Runs stages of actors until `stop`. Made once a process; `run` may be called once."""
 
-    def __init__(self, stages: Sequence[Stage], lend: Callable[[Stage], Context], health: Health) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        lend: Callable[[Stage], Context],
+        health: Health,
+        stop: trio.Event | None = None,
+    ) -> None:
         self._stages = stages
         self._lend = lend
         self._health = health
-        self._stop = trio.Event()
+        self._stop = trio.Event() if stop is None else stop
         self._rng = random.Random()
         for stage in stages:
             for actor in stage.actors:
@@ -230,10 +236,32 @@ class Parts:
 
 async def serve(settings: Settings, roles: Sequence[str], version: str, ready: Callable[[Addresses], None]) -> None:
     """Run a whole process with `roles` until a signal asks it to stop. Raises DunetraceError when it cannot start."""
-    async with assemble(settings, roles, version) as parts:
-        supervisor = Supervisor(parts.stages, parts.lend, parts.health)
-        await _run_until_signalled(supervisor, lambda: ready(parts.addresses))
+    stop = trio.Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            # Before anything is opened: a signal while the embedded Postgres is only starting ends things in order too.
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                nursery.start_soon(_obey, signals, stop)
+                async with assemble(settings, roles, version) as parts:
+                    await _run(parts, stop, ready)
+                nursery.cancel_scope.cancel()
+    except* DunetraceError as group:
+        # A first start failed: the command line prints this one error's line.
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
     log.info("process.stopped")
+
+
+async def _run(parts: Parts, stop: trio.Event, ready: Callable[[Addresses], None]) -> None:
+    if stop.is_set():
+        return
+    supervisor = Supervisor(parts.stages, parts.lend, parts.health, stop)
+    async with trio.open_nursery() as running:
+        await running.start(supervisor.run)
+        log.info("process.started")
+        ready(parts.addresses)
 
 
 @asynccontextmanager
@@ -277,25 +305,7 @@ class Addresses:
         return cls(urls.get("ingest"), urls.get("api"), urls.get("dashboard"))
 
 
-async def _run_until_signalled(supervisor: Supervisor, ready: Callable[[], None]) -> None:
-    try:
-        async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                nursery.start_soon(_obey, signals, supervisor)
-                async with trio.open_nursery() as running:
-                    await running.start(supervisor.run)
-                    log.info("process.started")
-                    ready()
-                nursery.cancel_scope.cancel()
-    except* DunetraceError as group:
-        # A first start failed: the command line prints this one error's line.
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
-
-
-async def _obey(signals: object, supervisor: Supervisor) -> None:
+async def _obey(signals: object, stop: trio.Event) -> None:
     """The first signal starts the ordered shutdown, against a deadline that holds whatever hangs; a second ends it."""
     stops = 0
     async for _ in signals:  # type: ignore[attr-defined]
@@ -303,7 +313,7 @@ async def _obey(signals: object, supervisor: Supervisor) -> None:
         if stops > 1:
             _end_now()
         threading.Thread(target=_deadline, daemon=True, name="shutdown-deadline").start()
-        supervisor.stop()
+        stop.set()
 
 
 def _deadline() -> None:

@@ -187,8 +187,7 @@ class Gateway:
                 await gone.wait()
             finally:
                 conn.remove_termination_listener(on_end)
-                if not conn.is_closed():
-                    await conn.remove_listener(channel, on_notify)
+                conn.terminate()  # it still listens, so nobody else may get it
         raise ConnectionError
 
 

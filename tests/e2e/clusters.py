@@ -6,10 +6,12 @@ import itertools
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import Self
 
-from dunetrace.store.embedded import EmbeddedPostgres
+from dunetrace.errors import StartError
+from dunetrace.store.embedded import READY_CHECK_S, START_TIMEOUT_S, EmbeddedPostgres
 from tests.harness.world import execute
 
 PASSWORD = "postgres of the tests"
@@ -62,7 +64,20 @@ class Cluster(EmbeddedPostgres):
 
     def shoot(self) -> None:
         """SIGKILL its main process; the others notice and end."""
-        self._signal(signal.SIGKILL)
+        os.kill(self._pids()[0], signal.SIGKILL)
+
+    def start_after_shot(self) -> None:
+        """Start it as soon as the last of the others has let go of the memory they share."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                self.start()
+            except StartError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(READY_CHECK_S)
+            else:
+                return
 
     def freeze(self) -> None:
         """Stop every process of it where it is: connections stay open and nothing answers."""
@@ -72,11 +87,6 @@ class Cluster(EmbeddedPostgres):
     def thaw(self) -> None:
         for pid in self._pids():
             os.kill(pid, signal.SIGCONT)
-
-    def _signal(self, number: int) -> None:
-        pid = self.running_pid()
-        assert pid is not None
-        os.kill(pid, number)
 
     def _pids(self) -> list[int]:
         """The main process first, then the ones it started."""

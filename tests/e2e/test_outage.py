@@ -50,7 +50,7 @@ class Client:
         self.ledger.sent.add(name)
         answer = httpx.post(
             f"{self.server.ingest_url}/v1/ingest", json={"agent_id": "probe", "events": [event]},
-            headers={"Authorization": f"Bearer {key}"}, timeout=20, trust_env=False,
+            headers={"Authorization": f"Bearer {key}"}, timeout=40, trust_env=False,
         )  # fmt: skip
         if answer.status_code == 202:
             self.ledger.accepted.add(name)
@@ -58,7 +58,7 @@ class Client:
 
     def read(self) -> httpx.Response:
         headers = {"Authorization": f"Bearer {KEY}"}
-        return httpx.get(f"{self.server.api_url}/v1/agents", headers=headers, timeout=20, trust_env=False)
+        return httpx.get(f"{self.server.api_url}/v1/agents", headers=headers, timeout=40, trust_env=False)
 
     def assert_away(self, state: str) -> None:
         """Every port says that it is Postgres and when to come back; a key that can't be checked isn't called wrong."""
@@ -124,6 +124,25 @@ async def test_postgres_is_stopped_killed_and_locked_under_load(cluster: Cluster
     assert ledger.answers["503"] > 0
     assert ledger.retry_after_missing == 0
     print(f"{len(ledger.accepted)} events, {dict(ledger.answers)}")
+
+
+@pytest.mark.prove
+async def test_postgres_freezes_and_is_shot_under_load(cluster: Cluster, tmp_path: Path) -> None:
+    ledger, url = Ledger(), cluster.database()
+    with Server(tmp_path, database_url=url, env=PROD) as server:
+        client = Client(server, ledger)
+        await trio.to_thread.run_sync(permit, url)
+        async with load(server.ingest_url, ledger, seed=2, api_key=KEY):
+            for _ in range(2):
+                await accepted(ledger, 100)
+                await client.outage("frozen", "timeout", cluster.freeze, cluster.thaw)
+                await accepted(ledger, 100)
+                await client.outage("shot", "unreachable", cluster.shoot, cluster.start_after_shot)
+            await accepted(ledger, 100)
+        await assert_invariants(url, ledger)
+        client.assert_never_crashed()
+    assert "401" not in ledger.answers
+    assert ledger.retry_after_missing == 0
 
 
 async def test_the_database_is_dropped_and_made_anew(cluster: Cluster, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 import trio
 
 from dunetrace.nursery import EXIT_FORCED, SHUTDOWN_LIMIT_S
+from dunetrace.store.embedded import EmbeddedPostgres
+from tests.e2e.clusters import Cluster
 from tests.e2e.crashing import accepted, load, until
 from tests.harness.invariants import assert_invariants
 from tests.harness.load import Ledger
@@ -40,9 +42,8 @@ async def connected(url: str) -> AsyncIterator[trio.SocketStream]:
 @asynccontextmanager
 async def rude_clients(server: Server) -> AsyncIterator[None]:
     """On both ports one that asks and asks and never reads; and one whose body never ends."""
-    async with (
-        connected(server.ingest_url) as deaf, connected(server.api_url) as deaf_too, connected(server.ingest_url) as slow
-    ):  # fmt: skip
+    ingest, api = server.ingest_url, server.api_url
+    async with connected(ingest) as deaf, connected(api) as deaf_too, connected(ingest) as slow:
         await slow.send_all(SLOW_BODY)
         for stream, path in ((deaf, "/health"), (deaf_too, "/openapi.json")):
             stuck = False
@@ -65,9 +66,9 @@ async def stopped(server: Server, *signals: int) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_under_load_ends_it_in_order(database: str, tmp_path: Path, number: int) -> None:
+async def test_a_signal_under_load_ends_it_in_order(tmp_path: Path, number: int) -> None:
     ledger = Ledger()
-    with Server(tmp_path, database_url=database) as server:
+    with Server(tmp_path) as server:  # its Postgres has to stop within the same ten seconds
         async with load(server.ingest_url, ledger, seed=1):
             await accepted(ledger, 100)
             async with rude_clients(server):
@@ -78,9 +79,10 @@ async def test_a_signal_under_load_ends_it_in_order(database: str, tmp_path: Pat
             said = server.log_path.read_text()
             assert "process.stopped" in said
             assert "process.stop_forced" not in said
+            assert EmbeddedPostgres(tmp_path).running_pid() is None
             await trio.to_thread.run_sync(server.start)
             await accepted(ledger, 100)
-        await assert_invariants(database, ledger)
+        await assert_invariants(server.database_url, ledger)
     assert ledger.unsettled == set()
 
 
@@ -96,3 +98,32 @@ async def test_a_second_signal_ends_it_at_once(database: str, tmp_path: Path) ->
             await trio.to_thread.run_sync(server.start)
             await accepted(ledger, 1)
         await assert_invariants(database, ledger)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_postgres_is_still_being_made(tmp_path: Path, number: int) -> None:
+    server = Server(tmp_path)
+    process = server.launch()
+    await until(lambda: any(tmp_path.glob("postgres*")))
+    process.send_signal(number)
+    assert await trio.to_thread.run_sync(process.wait, SHUTDOWN_LIMIT_S + 10) in (0, EXIT_FORCED)
+    assert "Traceback" not in server.log_path.read_text()
+    with server:
+        assert server.health()["status"] == "ok"
+
+
+@pytest.mark.prove
+async def test_a_frozen_postgres_does_not_hold_it_up(tmp_path: Path) -> None:
+    ledger = Ledger()
+    with Cluster(tmp_path / "cluster") as cluster, Server(tmp_path, database_url=cluster.database()) as server:
+        async with load(server.ingest_url, ledger, seed=1):
+            await accepted(ledger, 100)
+            await trio.to_thread.run_sync(cluster.freeze)
+            code, took_s = await stopped(server, signal.SIGTERM)
+            print(f"stopped after {took_s:.2f} s with status {code}")
+            assert code in (0, EXIT_FORCED)
+            assert took_s < SHUTDOWN_LIMIT_S + 1.0
+            cluster.thaw()
+            await trio.to_thread.run_sync(server.start)
+            await accepted(ledger, 1)
+        await assert_invariants(server.database_url, ledger)

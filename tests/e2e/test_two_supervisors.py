@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -78,7 +80,7 @@ async def test_they_share_the_work_and_one_survives_the_other(database: str, tmp
 
 
 async def test_a_clean_stop_hands_over_at_once(database: str, tmp_path: Path) -> None:
-    with two(database, tmp_path) as (one, other):
+    with two(database, tmp_path) as (one, _):
         await until(lambda: shared(database))
         assert await trio.to_thread.run_sync(one.terminate) == 0
         taken_s = await until(lambda: list(held(database).values()) == [BUCKETS])
@@ -89,10 +91,32 @@ async def test_a_clean_stop_hands_over_at_once(database: str, tmp_path: Path) ->
 @pytest.mark.prove
 async def test_they_are_killed_in_turn(database: str, tmp_path: Path) -> None:
     ledger = Ledger()
-    with two(database, tmp_path) as (one, other):
+    with two(database, tmp_path) as both:
         for turn in range(6):
             await until(lambda: shared(database))
-            await kill_one_of_two(one, other, database, ledger, seed=10 * turn + 1)
+            killed, other = both[turn % 2], both[(turn + 1) % 2]
+            await kill_one_of_two(killed, other, database, ledger, seed=10 * turn + 1)
             await assert_invariants(database, ledger)
-            await trio.to_thread.run_sync(one.start)
-            one, other = other, one
+            await trio.to_thread.run_sync(killed.start)
+
+
+@pytest.mark.prove
+async def test_one_that_was_frozen_past_its_lease_changes_nothing_of_what_the_other_did(
+    database: str, tmp_path: Path
+) -> None:
+    ledger = Ledger()
+    with two(database, tmp_path) as (one, other):
+        for turn in range(3):
+            await until(lambda: shared(database))
+            async with load(other.ingest_url, ledger, seed=20 + turn):
+                async with trio.open_nursery() as doomed:
+                    await doomed.start(under_load, one, ledger, 30 + turn)
+                    await accepted(ledger, 300)
+                    os.kill(one.pid, signal.SIGSTOP)
+                    doomed.cancel_scope.cancel()
+                await until(lambda: list(held(database).values()) == [BUCKETS])
+                await accepted(ledger, 100)
+                os.kill(one.pid, signal.SIGCONT)
+                await accepted(ledger, 100)
+            await assert_invariants(database, ledger)
+        assert {actor["restarts"] for actor in one.health()["actors"].values()} == {0}

@@ -111,6 +111,7 @@ class ApiApp:
 
         async def keep(message: MutableMapping[str, Any]) -> None:
             answer.append(message)
+            await trio.lowlevel.checkpoint()  # as any ASGI send is one
 
         self._in_hand += 1
         try:
