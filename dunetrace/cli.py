@@ -22,7 +22,8 @@ try:
     import trio
 
     from dunetrace import config, telemetry
-    from dunetrace.nursery import ROLES, Addresses, serve
+    from dunetrace.nursery import ROLES
+    from dunetrace.process import Addresses, serve
     from dunetrace.serving import auth
     from dunetrace.store import migrations
     from dunetrace.store.embedded import DataDirectory, EmbeddedPostgres

@@ -8,15 +8,10 @@ away is not a crash.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import socket
-import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -31,30 +26,22 @@ from dunetrace.actors.ingest import IngestActor
 from dunetrace.actors.poller import Poller
 from dunetrace.actors.wakeups import Wakeups
 from dunetrace.actors.writer import CommitPromise, Writer
-from dunetrace.alerts.destinations import Destination, destinations_from
+from dunetrace.alerts.destinations import Destination
 from dunetrace.backoff import delay_s
 from dunetrace.bell import Bell
-from dunetrace.config import Bind, Settings
-from dunetrace.errors import DunetraceError, StoreUnavailableError
+from dunetrace.config import Settings
+from dunetrace.errors import StoreUnavailableError
 from dunetrace.hashing import Hasher
 from dunetrace.health import Health
-from dunetrace.serving import sockets
-from dunetrace.store.embedded import DataDirectory, EmbeddedPostgres
-from dunetrace.store.gateway import Gateway, open_gateway
+from dunetrace.store.embedded import EmbeddedPostgres
+from dunetrace.store.gateway import Gateway
 from dunetrace.telemetry import kind, log, where
 
 ROLES: Final = ("ingest", "writer", "poller", "dispatcher", "api")
-PORTS: Final = {
-    "ingest": ("DUNETRACE_INGEST_BIND", "ingest"),
-    "api": ("DUNETRACE_API_BIND", "api"),
-    "dashboard": ("DUNETRACE_DASHBOARD_BIND", "api"),
-}  # port → its setting, and the role that serves it
 
 RESTART_BASE_S, RESTART_CAP_S = 0.5, 30.0
 HEALTHY_AFTER_S: Final = 60.0  # then the next crash counts as the first again
-SHUTDOWN_LIMIT_S: Final = 10.0
 STAGE_LIMIT_S: Final = 3.0  # for one stage of the shutdown, before it is cancelled
-EXIT_FORCED: Final = 70
 
 
 class HashKey:
@@ -209,6 +196,13 @@ class Supervisor:
                 if first:
                     raise
                 error = caught
+            except BaseExceptionGroup as group:  # cut off at the end of a shutdown, it raised as well
+                raised, cancelled = group.split(Exception)
+                if raised is not None:
+                    log.error("actor.crashed", actor=actor.name, error=kind(raised), at=where(raised))
+                if cancelled is not None:
+                    raise cancelled from None
+                return
             health.state = "restarting"
             health.restarts += 1
             if trio.current_time() - started_at >= HEALTHY_AFTER_S:
@@ -222,143 +216,3 @@ class Supervisor:
             with trio.move_on_after(pause_s):
                 await stage.stopping.wait()
         health.state = "stopped"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a process is made of before its actors run: all a `Supervisor` needs, and where it will be found."""
-
-    stages: Sequence[Stage]
-    lend: Callable[[Stage], Context]
-    health: Health
-    addresses: Addresses
-
-
-async def serve(settings: Settings, roles: Sequence[str], version: str, ready: Callable[[Addresses], None]) -> None:
-    """Run a whole process with `roles` until a signal asks it to stop. Raises DunetraceError when it cannot start."""
-    stop = trio.Event()
-    try:
-        async with trio.open_nursery() as nursery:
-            # Before anything is opened: a signal while the embedded Postgres is only starting ends things in order too.
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                nursery.start_soon(_obey, signals, stop)
-                async with assemble(settings, roles, version) as parts:
-                    await _run(parts, stop, ready)
-                nursery.cancel_scope.cancel()
-    except* DunetraceError as group:
-        # A first start failed: the command line prints this one error's line.
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
-    log.info("process.stopped")
-
-
-async def _run(parts: Parts, stop: trio.Event, ready: Callable[[Addresses], None]) -> None:
-    if stop.is_set():
-        return
-    supervisor = Supervisor(parts.stages, parts.lend, parts.health, stop)
-    async with trio.open_nursery() as running:
-        await running.start(supervisor.run)
-        log.info("process.started")
-        ready(parts.addresses)
-
-
-@asynccontextmanager
-async def assemble(settings: Settings, roles: Sequence[str], version: str) -> AsyncIterator[Parts]:
-    """Open what the actors share (sockets, the embedded Postgres, the gateway) for the length of the block."""
-    destinations = destinations_from(settings) if "dispatcher" in roles else ()
-    with _listening(settings, roles) as listening, _embedded(settings) as embedded:
-        url = settings.database_url or (embedded.url if embedded else "")
-        if embedded is not None:
-            await trio.to_thread.run_sync(embedded.start)
-        try:
-            async with open_gateway(url) as gateway:
-                bell = bell_for(destinations)
-                health = Health(version, lambda: gateway.state)
-                promise, hash_key = CommitPromise(), HashKey(settings.hash_key)
-                named = _with_dashboard(settings, listening)
-
-                def lend(stage: Stage) -> Context:
-                    return Context(
-                        named, url, gateway, embedded, stage.stopping, promise, bell, hash_key, listening, health.report
-                    )
-
-                yield Parts(plan(roles, destinations, bell), lend, health, Addresses.of(listening))
-        finally:
-            if embedded is not None:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(embedded.stop)
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Base URLs of what this process serves; None for a port whose role runs elsewhere."""
-
-    ingest: str | None
-    api: str | None
-    dashboard: str | None
-
-    @classmethod
-    def of(cls, listening: dict[str, socket.socket]) -> Addresses:
-        urls = {port: f"http://{sockets.address_of(sock)}" for port, sock in listening.items()}
-        return cls(urls.get("ingest"), urls.get("api"), urls.get("dashboard"))
-
-
-async def _obey(signals: object, stop: trio.Event) -> None:
-    """The first signal starts the ordered shutdown, against a deadline that holds whatever hangs; a second ends it."""
-    stops = 0
-    async for _ in signals:  # type: ignore[attr-defined]
-        stops += 1
-        if stops > 1:
-            _end_now()
-        threading.Thread(target=_deadline, daemon=True, name="shutdown-deadline").start()
-        stop.set()
-
-
-def _deadline() -> None:
-    threading.Event().wait(SHUTDOWN_LIMIT_S)
-    _end_now()
-
-
-def _end_now() -> None:
-    log.error("process.stop_forced")
-    sys.stderr.flush()
-    os._exit(EXIT_FORCED)
-
-
-@contextmanager
-def _listening(settings: Settings, roles: Sequence[str]) -> Iterator[dict[str, socket.socket]]:
-    binds: dict[str, Bind] = {
-        "ingest": settings.ingest_bind, "api": settings.api_bind, "dashboard": settings.dashboard_bind
-    }  # fmt: skip
-    listening: dict[str, socket.socket] = {}
-    try:
-        for port, (setting, role) in PORTS.items():
-            if role in roles:
-                listening[port] = sockets.listen(str(binds[port]), setting)
-        yield listening
-    finally:
-        for sock in listening.values():
-            sock.close()
-
-
-@contextmanager
-def _embedded(settings: Settings) -> Iterator[EmbeddedPostgres | None]:
-    """The embedded Postgres, with its data directory locked, when no DATABASE_URL is set."""
-    if settings.database_url is not None:
-        yield None
-        return
-    directory = DataDirectory(settings.data_dir)
-    directory.lock()
-    try:
-        yield EmbeddedPostgres(settings.data_dir)
-    finally:
-        directory.unlock()
-
-
-def _with_dashboard(settings: Settings, listening: dict[str, socket.socket]) -> Settings:
-    """Settings whose `dashboard_url` is the page's real address where none was given."""
-    if settings.dashboard_url or "dashboard" not in listening:
-        return settings
-    return replace(settings, dashboard_url=f"http://{sockets.address_of(listening['dashboard'])}")

@@ -13,12 +13,12 @@ import trio
 from dunetrace.errors import SettingError, StartError, StoreUnavailableError
 from dunetrace.store import gateway as gateways
 from dunetrace.store import migrations
+from dunetrace.store.reads import installation
 from dunetrace.store.reads.keys import any_key
 from dunetrace.telemetry import log
 
 if TYPE_CHECKING:
     from dunetrace.nursery import Context
-    from dunetrace.store.gateway import Connection
 
 HEALTHY_CHECK_S = 2.0
 OUTAGE_CHECK_S = 0.5
@@ -51,7 +51,7 @@ class Database:
             if not self._ready:
                 await self._check_access(ctx)
                 await ctx.gateway.unit(migrations.migrate, self._migrations)
-                ctx.hash_key.learn(await ctx.gateway.unit(_installation_hash_key))
+                ctx.hash_key.learn(await ctx.gateway.unit(installation.hash_key))
                 if ctx.settings.auth_mode == "prod" and not await ctx.gateway.unit(any_key):
                     log.warning("keys.none", make_one="python -m dunetrace keys create")
                 self._ready = True
@@ -87,7 +87,3 @@ class Database:
         except StartError:
             return  # tried again at the next look
         log.warning("postgres.restarted")
-
-
-async def _installation_hash_key(conn: Connection) -> bytes:
-    return bytes(await conn.fetchval("SELECT value FROM installation WHERE name = 'hash_key'"))

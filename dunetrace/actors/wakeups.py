@@ -13,10 +13,10 @@ from uuid import uuid4
 import trio
 
 from dunetrace.errors import StoreUnavailableError
+from dunetrace.store.writes.notices import notify
 
 if TYPE_CHECKING:
     from dunetrace.nursery import Context
-    from dunetrace.store.gateway import Connection
 
 CHANNEL = "dunetrace"
 EVERY_S = 0.1
@@ -44,7 +44,7 @@ class Wakeups:
             await ctx.bell.rung.wait()
             names = ctx.bell.take_rung()
             with suppress(StoreUnavailableError):  # else the others look by themselves
-                await ctx.gateway.unit(_notify, f"{self._me} {' '.join(names)}")
+                await ctx.gateway.unit(notify, CHANNEL, f"{self._me} {' '.join(names)}")
             await trio.sleep(EVERY_S)
 
     async def _hear(self, ctx: Context) -> None:
@@ -59,7 +59,3 @@ class Wakeups:
                 await ctx.gateway.listen(CHANNEL, heard)
             except StoreUnavailableError:
                 await trio.sleep(RETRY_S)
-
-
-async def _notify(conn: Connection, payload: str) -> None:
-    await conn.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)

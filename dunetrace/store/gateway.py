@@ -39,11 +39,21 @@ UNIT_TIMEOUT_S = 30.0  # a unit that takes longer is a fault, not work
 CONNECT_TIMEOUT_S = 5.0
 OUTAGE_FAST_FAIL_S = 1.0  # after a failed connect, units fail at once for this long instead of each waiting
 
+# A host that froze or vanished in the middle of a transaction must not keep its locks, among them those on its leases.
+_SESSION = {
+    "application_name": "dunetrace",
+    "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
 _AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InvalidAuthorizationSpecificationError,  # at the start an error of the settings; later it can pass
     asyncpg.ReadOnlySQLTransactionError,  # a replica that was not promoted yet
@@ -234,7 +244,7 @@ async def _open_pool(url: str) -> Pool:
         init=_set_codecs,
         timeout=CONNECT_TIMEOUT_S,
         max_inactive_connection_lifetime=60,
-        server_settings={"application_name": "dunetrace"},
+        server_settings=_SESSION,
     )
 
 

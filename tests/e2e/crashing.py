@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -21,7 +21,8 @@ import trio
 
 from dunetrace import config
 from dunetrace.actors.base import Actor
-from dunetrace.nursery import ROLES, Context, Supervisor, assemble
+from dunetrace.nursery import ROLES, Context, Supervisor
+from dunetrace.process import assemble
 from dunetrace.store.gateway import Gateway
 from tests.harness.load import Ledger, drive
 
@@ -125,7 +126,8 @@ class House:
         with trio.fail_after(PATIENCE_S):
             while said.get("actors", {}).get(name) != {"state": state, "restarts": restarts}:
                 await trio.sleep(LOOK_S)
-                said = await self.health(port)
+                with suppress(httpx.TransportError):  # the port that is asked may be the one that crashed
+                    said = await self.health(port)
         return said
 
 

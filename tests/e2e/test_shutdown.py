@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from dunetrace.nursery import EXIT_FORCED, SHUTDOWN_LIMIT_S
+from dunetrace.process import EXIT_FORCED, SHUTDOWN_LIMIT_S
 from dunetrace.store.embedded import EmbeddedPostgres
 from tests.e2e.clusters import Cluster
 from tests.e2e.crashing import accepted, load, until

@@ -81,22 +81,25 @@ async def _write_signals(conn: Connection, judgements: Sequence[Judgement], at: 
         values = (
             judgement.case.key[0], signal.run_id, signal.failure_type.value, signal.severity.value, signal.agent_id,
             signal.agent_version, signal.step_index, signal.confidence, signal.evidence, signal.shadow,
-            judgement.in_flight, at,
+            judgement.in_flight,
         )  # fmt: skip
         inserts.append(values)
     # A severity only rises, and one that did is due at the dispatcher again: it makes just the missing deliveries.
-    await conn.executemany(
+    # One statement, as everywhere here: a host that freezes between two messages of a pipeline (executemany) never
+    # counts as idle in Postgres, which would keep its locks, those on the leases too.
+    await conn.execute(
         "INSERT INTO failure_signals AS s (customer_id, run_id, failure_type, severity, agent_id, agent_version, "
         "step_index, confidence, evidence, shadow, in_flight, detected_at, updated_at) "
-        "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) "
+        "SELECT k.*, $12, $12 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], "
+        "$7::int[], $8::real[], $9::jsonb[], $10::bool[], $11::bool[]) AS k "
         "ON CONFLICT (run_id, customer_id, failure_type) DO UPDATE SET evidence = excluded.evidence, "
         "confidence = excluded.confidence, updated_at = excluded.updated_at, "
         "severity = CASE WHEN severity_rank(excluded.severity) > severity_rank(s.severity) "
         "THEN excluded.severity ELSE s.severity END, "
         "fanned_out_at = CASE WHEN severity_rank(excluded.severity) > severity_rank(s.severity) "
         "THEN NULL ELSE s.fanned_out_at END",
-        inserts,
-    )
+        *_columns(inserts, 11), at,
+    )  # fmt: skip
     return changes
 
 
