@@ -36,8 +36,9 @@ run: $(STAMP)  ## Start the server: ingest 8001, API 8002, page 3000
 demo: $(STAMP)  ## Start the server and a few example agents, so that the page has something to show
 	$(BIN)/python -m dunetrace --demo
 
-test: $(STAMP)  ## Run the tests
-	$(PYTEST) -m "not prove"
+test: $(STAMP)  ## Run the tests, side by side; then, alone, those that measure how fast an alert is
+	$(PYTEST) -m "not prove and not alone" --numprocesses 3 --dist loadfile
+	$(PYTEST) -m "alone and not prove"
 
 prove: $(STAMP)  ## Run the long proofs that `make test` leaves out
 	$(PYTEST) -m prove

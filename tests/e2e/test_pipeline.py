@@ -15,6 +15,8 @@ from standardwebhooks import Webhook
 from tests.harness.server import Server
 from tests.receiver import Receiver
 
+pytestmark = pytest.mark.alone
+
 LIMIT_S = 1.0
 SECRET = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 

@@ -65,7 +65,7 @@ async def stopped(server: Server, *signals: int) -> tuple[int, float]:
     return code, time.monotonic() - started
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.prove)])
 async def test_a_signal_under_load_ends_it_in_order(tmp_path: Path, number: int) -> None:
     ledger = Ledger()
     with Server(tmp_path) as server:  # its Postgres has to stop within the same ten seconds

@@ -79,6 +79,7 @@ async def test_they_share_the_work_and_one_survives_the_other(database: str, tmp
     print(f"{len(ledger.accepted)} events, {dict(ledger.answers)}, every bucket taken over after {taken_s:.1f} s")
 
 
+@pytest.mark.prove
 async def test_a_clean_stop_hands_over_at_once(database: str, tmp_path: Path) -> None:
     with two(database, tmp_path) as (one, _):
         await until(lambda: shared(database))
