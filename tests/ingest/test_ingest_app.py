@@ -125,7 +125,7 @@ async def test_gzip_plain_and_chunked_bodies_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", [b"not gzip", gzip.compress(_body(event()))[:-12], b"", gzip.compress(b"{}") + b"tail"]
+    "broken", [b"not gzip", gzip.compress(_body(event()), mtime=0)[:-12], b"", gzip.compress(b"{}", mtime=0) + b"tail"]
 )
 async def test_broken_gzip_is_a_422(broken: bytes) -> None:
     async with open_door() as door:
