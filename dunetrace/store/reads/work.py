@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dunetrace.store.columns import columns
+
 if TYPE_CHECKING:
     from dunetrace.store.gateway import Connection
 
@@ -101,7 +103,7 @@ async def baselines(conn: Connection, keys: Iterable[tuple[str, str, str, str]])
         "SELECT r.run_id, r.step_count FROM runs r WHERE r.customer_id = k.customer_id AND r.agent_id = k.agent_id "
         "AND r.agent_version = k.agent_version AND r.task_hash = k.task_hash AND r.trigger = 'run.completed' "
         "AND r.signal_count = 0 AND r.dropped_events = 0 ORDER BY r.processed_at DESC LIMIT $5) b",
-        *([list(column) for column in zip(*wanted, strict=True)] or [[], [], [], []]), BASELINE_RUNS + 1,
+        *columns(wanted, 4), BASELINE_RUNS + 1,
     )  # fmt: skip
     found: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for row in rows:

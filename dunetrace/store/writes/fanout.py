@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dunetrace.deliveries import Kind, delivery_id
 from dunetrace.signals import Severity
+from dunetrace.store.columns import columns
 from dunetrace.store.writes import destinations
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ async def _insert(conn: Connection, rows: list[tuple[Any, ...]]) -> frozenset[st
         ON CONFLICT DO NOTHING
         RETURNING destination
         """,
-        *(list(column) for column in zip(*rows, strict=True)),
+        *columns(rows, 5),
         Kind.FIRST,
     )
     return frozenset(row["destination"] for row in new)
