@@ -240,13 +240,15 @@ def test_external_signals_keep_numbers_and_hash_text(client: Make, sink: Sink) -
 def test_unknown_arguments_are_left_out_with_one_debug_line(
     client: Make, sink: Sink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dt = client(colour="blue")
-    with caplog.at_level("DEBUG", "dunetrace"), dt.run("a", mood="good") as run:
-        for _ in range(3):
-            assert run.llm_called("m", prompt_tokens=3, temperature=1) > 0
+    with caplog.at_level("DEBUG", "dunetrace"):
+        dt = client(colour="blue")
+        with dt.run("a", mood="good") as run:
+            for _ in range(3):
+                assert run.llm_called("m", prompt_tokens=3, temperature=1) > 0
     assert dt.flush(10)
     assert [e["payload"]["prompt_tokens"] for e in sink.accepted if e["event_type"] == "llm.called"] == [3, 3, 3]
     assert [r.message for r in caplog.records if "unknown" in r.message] == [
+        "Dunetrace: unknown argument 'colour'",
         "run: unknown argument 'mood'",
         "RunContext.llm_called: unknown argument 'temperature'",
     ]
