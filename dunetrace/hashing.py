@@ -118,24 +118,24 @@ class _Snapshot:
         self._left = _MOST_NODES
         self.chars = 0
 
-    def of(self, value: object, depth: int) -> Any:
+    def of(self, value: Any, depth: int) -> Any:
         self._left -= 1
         kind = type(value)
         if kind is str:
-            self.chars += len(value)  # type: ignore[arg-type]
+            self.chars += len(value)
             return value
         if value is None or kind is bool:
             return value
         if kind is int:
-            return value if -_LARGEST_INT < value < _LARGEST_INT else _huge(value)  # type: ignore[operator, arg-type]
+            return value if -_LARGEST_INT < value < _LARGEST_INT else _huge(value)
         if kind is float:
-            return value if math.isfinite(value) else None  # type: ignore[arg-type]
+            return value if math.isfinite(value) else None
         if depth >= _DEEPEST:
             return f"<{kind.__name__}>"
         if kind is dict:
-            return self._mapping(value, depth)  # type: ignore[arg-type]
+            return self._mapping(value, depth)
         if kind is list or kind is tuple:
-            return self._sequence(value, depth)  # type: ignore[arg-type]
+            return self._sequence(value, depth)
         try:
             return self._foreign(value, depth)
         except Exception:  # whatever the value's own methods do, the agent never sees it

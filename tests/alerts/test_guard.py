@@ -102,7 +102,7 @@ class _resolver(trio.abc.HostnameResolver):
         return [(trio.socket.AF_INET, trio.socket.SOCK_STREAM, 6, "", (ip, port)) for ip in self._table[name]]
 
     async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
-        raise NotImplementedError
+        raise trio.socket.gaierror(trio.socket.EAI_NONAME, "this table knows no names of addresses")
 
     def __enter__(self) -> list[str]:
         self._before = trio.socket.set_custom_hostname_resolver(self)
