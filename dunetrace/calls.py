@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dunetrace.events import Event
 
 if TYPE_CHECKING:
-    from dunetrace.views import Repeat
+    from dunetrace.views.loops import Repeat
 
 MAX_OPEN_CALLS = 256  # of one kind; the oldest is forgotten first, and counts as unanswered
 

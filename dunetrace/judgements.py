@@ -61,9 +61,9 @@ def fold(state: RunState, events: list[Mapping[str, Any]]) -> None:
 def judge_case(case: Case, state: RunState, limits: AgentLimits, *, now: float, stall_timeout_s: float) -> Judgement:
     """Judge a run as it stands at `now` (server's clock). Raises DetectorError."""
     state.as_of = now
-    silent = now - state.last_received_at >= stall_timeout_s
-    phase = Phase.ENDED if state.terminal else Phase.STALLED if silent else Phase.RUNNING
-    found = judge(state, limits, phase)
+    state.silent = now - state.last_received_at >= stall_timeout_s
+    phase = Phase.ENDED if state.terminal else Phase.STALLED if state.silent else Phase.RUNNING
+    found = judge(state, limits, phase, {name for name, stored in case.signals.items() if not stored.shadow})
     trigger = {Phase.ENDED: state.terminal, Phase.STALLED: "stalled", Phase.RUNNING: None}[phase]
     before = case.row
     counts = phase is Phase.ENDED and not state.dropped_events and (before is None or before["issue_effect"] is None)

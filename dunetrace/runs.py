@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from dunetrace.calls import Call, CallKind, OpenCalls
 from dunetrace.events import Event
-from dunetrace.views import LoopView, StretchView
+from dunetrace.views.loops import LoopView
+from dunetrace.views.stretches import StretchView
 
 MAX_STEPS = 2_000  # the last initiating events kept one by one
 MAX_COUNT = 1_000_000_000  # the most one event may add to a total: sums stay within 64 bits
@@ -36,7 +37,8 @@ class Injection(NamedTuple):
 
 
 class RunState:
-    """One run. `as_of` (the server's time) and `baseline_steps` (step counts of earlier runs) are given by the caller.
+    """One run. Given by the caller: `as_of` (the server's time), `silent` (nothing was heard for the stall timeout),
+    `baseline_steps` (step counts of earlier runs).
 
     `started_at` and `ended_at` are the client's clock, `started_received_at` and `last_received_at` the server's, all
     Unix seconds. `step_count` counts initiating events and `first_tool_step` is the first tool call's place among them
@@ -47,13 +49,14 @@ class RunState:
         "_named", "_open", "agent_id", "agent_version", "as_of", "baseline_steps", "dropped_events", "ended_at",
         "error_type", "event_count", "exit_reason", "first_tool_step", "injection", "input_hash", "last_order",
         "last_received_at", "llm_calls", "llm_ms", "loops", "model", "parent_run_id", "retrieval_calls", "run_id",
-        "started_at", "started_received_at", "step_count", "steps", "stretches", "task_hash", "terminal",
+        "silent", "started_at", "started_received_at", "step_count", "steps", "stretches", "task_hash", "terminal",
         "tool_calls", "tools", "total_tokens", "turns",
     )  # fmt: skip
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.as_of = 0.0
+        self.silent = False
         self.baseline_steps: tuple[int, ...] = ()
         self.agent_id = self.agent_version = self.model = self.input_hash = self.task_hash = ""
         self.parent_run_id: str | None = None

@@ -24,17 +24,21 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What is allowed for one threshold, inclusive, and where its default comes from."""
+    """What is allowed for one threshold, inclusive, and where its default comes from.
+
+    `optional`: null switches it off.
+    """
 
     low: float
     high: float
     unit: str
     source: str
+    optional: bool = False
 
 
-def limit(default: Number, *, unit: str, low: Number, high: Number, source: str) -> Number:
-    """A field of a Thresholds class. The value is an int exactly when the default is."""
-    bounds = Bounds(low, high, unit, source)
+def limit(default: Number, *, unit: str, low: Number, high: Number, source: str, optional: bool = False) -> Number:
+    """A field of a Thresholds class. The value is an int exactly when the default is, or None where it is optional."""
+    bounds = Bounds(low, high, unit, source, optional)
     entry: Any = field(default=default, metadata={"bounds": bounds})
     return cast("Number", entry)
 
@@ -89,6 +93,7 @@ class Detector(Generic[AnyThresholds]):
     """One failure type's detector. `severity` is the highest it gives.
 
     `monotone`: what it found cannot be taken back by later events, so it may speak while the run is still going on.
+    `yields_to`: failures that look like this one as well; where a run has one of them, this one is not said again.
     `words` has one entry for each value of the evidence's `kind`, or the single key "" where there is no `kind`.
     """
 
@@ -100,6 +105,7 @@ class Detector(Generic[AnyThresholds]):
     evidence: type[Evidence]
     detect: Callable[[RunState, AnyThresholds], Finding | None]
     words: Mapping[str, Words]
+    yields_to: tuple[FailureType, ...] = ()
 
     def __post_init__(self) -> None:
         fault = self._fault()

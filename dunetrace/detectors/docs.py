@@ -49,8 +49,11 @@ def _section(detector: Detector[Any]) -> str:
         lines += ["| threshold | default | unit | allowed | where it comes from |", "|---|---|---|---|---|"]
     for entry in limits:
         b = entry.metadata["bounds"]
-        lines.append(f"| `{entry.name}` | {entry.default} | {b.unit} | {b.low:g} to {b.high:g} | {b.source} |")
+        or_off = ", or null: off" if b.optional else ""
+        lines.append(f"| `{entry.name}` | {entry.default} | {b.unit} | {b.low:g} to {b.high:g}{or_off} | {b.source} |")
     lines += [""] if limits else []
+    if detector.yields_to:
+        lines += [f"Not said where the run has {' or '.join(detector.yields_to)}.", ""]
     lines += ["Evidence: " + ", ".join(f"`{entry.name}`" for entry in fields(detector.evidence)) + ".", ""]
     return "\n".join(lines)
 

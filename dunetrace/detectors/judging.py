@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any
@@ -23,12 +24,28 @@ class Phase(StrEnum):
 
 
 def judge(
-    run: RunState, limits: AgentLimits, phase: Phase, detectors: tuple[Detector[Any], ...] = DETECTORS
+    run: RunState,
+    limits: AgentLimits,
+    phase: Phase,
+    known: Collection[str] = (),
+    detectors: tuple[Detector[Any], ...] = DETECTORS,
 ) -> list[FailureSignal]:
     """At most one signal for each enabled detector that may speak in `phase`; raises DetectorError.
 
-    Signals of a run that lost events are shadow: what is missing may be what would have cleared it.
+    `known` names the failure types of live signals the run has already. One fault is one signal: what yields to another
+    signal of the run is left out. Signals of a run that lost events are shadow: what is missing may be what would have
+    cleared it.
     """
+    signals = _found(run, limits, phase, detectors)
+    live = {signal.failure_type for signal in signals if not signal.shadow}.union(known)
+    causes = {signal.failure_type for signal in signals}.union(known)
+    yields_to = {detector.failure_type: detector.yields_to for detector in detectors}
+    return [s for s in signals if (causes if s.shadow else live).isdisjoint(yields_to[s.failure_type])]
+
+
+def _found(
+    run: RunState, limits: AgentLimits, phase: Phase, detectors: tuple[Detector[Any], ...]
+) -> list[FailureSignal]:
     signals = []
     for detector in detectors:
         section = limits[detector.name]

@@ -98,7 +98,7 @@ def _values(detector: Detector[Any], written: Mapping[Any, Any], place: str) -> 
 def _section(detector: Detector[Any], values: dict[str, Any], place: str) -> Section:
     flags = {key: values.pop(key, otherwise) for key, otherwise in _FLAGS.items()}
     for entry in fields(detector.thresholds):
-        if isinstance(entry.default, float) and entry.name in values:
+        if isinstance(entry.default, float) and values.get(entry.name) is not None:
             values[entry.name] = float(values[entry.name])
     thresholds: Thresholds = detector.thresholds(**values)
     fault = thresholds.contradiction()
@@ -110,6 +110,10 @@ def _section(detector: Detector[Any], values: dict[str, Any], place: str) -> Sec
 def _check_value(value: object, bounds: Bounds, place: str, *, whole: bool) -> None:
     wanted = "a whole number" if whole else "a number"
     limits = f"allowed is {wanted} of {bounds.unit} from {bounds.low:g} to {bounds.high:g}"
+    if bounds.optional:
+        if value is None:
+            return
+        limits += ", or null to switch it off"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise SettingError(f"detectors.yml: {place}: {_shown(value)} is not {wanted}; {limits}")
     if isinstance(value, float) and not math.isfinite(value):

@@ -22,7 +22,7 @@ from typing import Literal
 from dunetrace.detectors.declaration import Detector, Evidence, FixWords, Thresholds, Words, confidence, limit
 from dunetrace.runs import RunState
 from dunetrace.signals import FailureType, Finding, Severity
-from dunetrace.views import MAX_REPEATS, MAX_WINDOW, Cluster
+from dunetrace.views.loops import MAX_REPEATS, MAX_WINDOW, Cluster
 
 
 @dataclass(frozen=True, slots=True)

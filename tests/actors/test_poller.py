@@ -160,10 +160,10 @@ async def test_customers_are_kept_apart(world: World, database: str) -> None:
 async def test_a_run_whose_detection_raises_is_parked_after_three_tries(
     world: World, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def judge(run: Any, limits: Any, phase: Any) -> Any:
+    def judge(run: Any, limits: Any, phase: Any, known: Any) -> Any:
         if run.run_id == "poison":
             raise DetectorError("tool_loop", "ZeroDivisionError", "tool_loop.py:1")
-        return real(run, limits, phase)
+        return real(run, limits, phase, known)
 
     real = judgements.judge
     monkeypatch.setattr(judgements, "judge", judge)

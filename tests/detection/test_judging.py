@@ -49,7 +49,7 @@ def test_a_detector_that_raises_is_named_without_its_message() -> None:
 
     detectors: tuple[Any, ...] = (replace(DETECTOR, detect=broken),)
     with pytest.raises(DetectorError) as caught:
-        judge(LOOP, DEFAULT.default, Phase.ENDED, detectors)
+        judge(LOOP, DEFAULT.default, Phase.ENDED, detectors=detectors)
     error = caught.value
     assert (error.detector, error.exception_type) == ("TOOL_LOOP", "ValueError")
     assert error.code_line == f"test_judging.py:{broken.__code__.co_firstlineno + 1}"

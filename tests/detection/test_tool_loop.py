@@ -4,7 +4,7 @@ from dunetrace.detectors.thresholds import check
 from dunetrace.detectors.tool_loop import DETECTOR, ToolLoopThresholds
 from dunetrace.runs import RunState
 from dunetrace.signals import Finding, Severity
-from dunetrace.views import MAX_WINDOW
+from dunetrace.views.loops import MAX_WINDOW
 from tests.detection.building import Script, digest, folded
 
 

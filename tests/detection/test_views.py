@@ -12,7 +12,7 @@ from dunetrace.detectors.reasoning_stall import ReasoningStallThresholds
 from dunetrace.detectors.tool_loop import DETECTOR as LOOP
 from dunetrace.detectors.tool_loop import ToolLoopThresholds
 from dunetrace.events import Event
-from dunetrace.views import MAX_WINDOW
+from dunetrace.views.loops import MAX_WINDOW
 from tests.detection.building import Script, folded
 from tests.detection.generated import runs, unhurried
 
