@@ -27,12 +27,14 @@ class Call:
     """One initiating event and what became of it.
 
     `position` counts the run's events, `number` its initiating events and `tool_number` its tool calls, each from 1.
-    `duration_ms` and `failed` are None until it is answered. Times are Unix seconds.
+    `duration_ms` and `failed` are None until it is answered. Of LLM calls: `empty` says whether the answer ended in
+    `stop` with nothing in it, None where that is not known; `prompt_tokens` are 0 where not known. Times are Unix
+    seconds.
     """
 
     __slots__ = (
-        "alternating_since", "args_hash", "call_id", "duration_ms", "failed", "has_prompt_tokens", "kind", "name",
-        "number", "position", "received_at", "repeat", "shape_hash", "step_index", "timestamp", "tool_number",
+        "alternating_since", "args_hash", "call_id", "duration_ms", "empty", "failed", "kind", "name", "number",
+        "position", "prompt_tokens", "received_at", "repeat", "shape_hash", "step_index", "timestamp", "tool_number",
     )  # fmt: skip
 
     def __init__(self, kind: CallKind, name: str, event: Event) -> None:
@@ -44,7 +46,8 @@ class Call:
         self.received_at = event.received_at
         self.position = self.number = self.tool_number = self.alternating_since = 0
         self.args_hash = self.shape_hash = ""
-        self.has_prompt_tokens = False
+        self.prompt_tokens = 0
+        self.empty: bool | None = None
         self.repeat: Repeat | None = None
         self.failed: bool | None = None
         self.duration_ms: float | None = None

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dunetrace.backoff import delay_s
-from dunetrace.detectors.judging import Phase, judge
+from dunetrace.detectors.judging import Phase, judge, next_look
 from dunetrace.errors import DetectorError
 from dunetrace.events import Event
 from dunetrace.runs import RunState
@@ -68,10 +68,12 @@ def judge_case(case: Case, state: RunState, limits: AgentLimits, *, now: float, 
     before = case.row
     counts = phase is Phase.ENDED and not state.dropped_events and (before is None or before["issue_effect"] is None)
     run = _facts(case, state)
+    silent_at = state.last_received_at + stall_timeout_s
+    look_at = next_look(state, limits) or silent_at
     run.update(
         judged_event_count=state.event_count,
         trigger=trigger,
-        due_at=_moment(state.last_received_at + stall_timeout_s) if phase is Phase.RUNNING else None,
+        due_at=_moment(min(silent_at, look_at)) if phase is Phase.RUNNING else None,
         processed_at=_moment(now) if trigger else (before["processed_at"] if before else None),
         attempts=0,
         parked_error=None,

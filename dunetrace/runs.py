@@ -8,12 +8,17 @@ running runs alike. Facts are kept here; windows, streaks and costs in `views`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dunetrace.calls import Call, CallKind, OpenCalls
 from dunetrace.events import Event
+from dunetrace.views.answers import AnswerView
+from dunetrace.views.durations import DurationView
+from dunetrace.views.failures import FailureView
 from dunetrace.views.loops import LoopView
+from dunetrace.views.prompts import PromptView
+from dunetrace.views.retrievals import RetrievalView
 from dunetrace.views.stretches import StretchView
 
 MAX_STEPS = 2_000  # the last initiating events kept one by one
@@ -46,11 +51,11 @@ class RunState:
     """
 
     __slots__ = (
-        "_named", "_open", "agent_id", "agent_version", "as_of", "baseline_steps", "dropped_events", "ended_at",
-        "error_type", "event_count", "exit_reason", "first_tool_step", "injection", "input_hash", "last_order",
-        "last_received_at", "llm_calls", "llm_ms", "loops", "model", "parent_run_id", "retrieval_calls", "run_id",
-        "silent", "started_at", "started_received_at", "step_count", "steps", "stretches", "task_hash", "terminal",
-        "tool_calls", "tools", "total_tokens", "turns",
+        "_named", "_open", "agent_id", "agent_version", "answers", "as_of", "baseline_steps", "dropped_events",
+        "durations", "ended_at", "error_type", "event_count", "exit_reason", "failures", "first_tool_step", "injection",
+        "input_hash", "last_order", "last_received_at", "llm_calls", "llm_ms", "loops", "model", "parent_run_id",
+        "prompts", "retrieval_calls", "retrievals", "run_id", "sdk", "silent", "started_at", "started_received_at",
+        "step_count", "steps", "stretches", "task_hash", "terminal", "tool_calls", "tools", "total_tokens", "turns",
     )  # fmt: skip
 
     def __init__(self, run_id: str) -> None:
@@ -58,7 +63,7 @@ class RunState:
         self.as_of = 0.0
         self.silent = False
         self.baseline_steps: tuple[int, ...] = ()
-        self.agent_id = self.agent_version = self.model = self.input_hash = self.task_hash = ""
+        self.agent_id = self.agent_version = self.model = self.sdk = self.input_hash = self.task_hash = ""
         self.parent_run_id: str | None = None
         self.tools: tuple[str, ...] = ()
         self.started_at = self.started_received_at = self.last_received_at = 0.0
@@ -73,6 +78,11 @@ class RunState:
         self.steps: deque[Call] = deque(maxlen=MAX_STEPS)
         self.loops = LoopView()
         self.stretches = StretchView()
+        self.failures = FailureView()
+        self.answers = AnswerView()
+        self.prompts = PromptView()
+        self.retrievals = RetrievalView()
+        self.durations = DurationView()
         self._open = {kind: OpenCalls() for kind in CallKind}
         self._named = False
 
@@ -106,10 +116,21 @@ class RunState:
         return None if self.is_unanswered(call) else max(0.0, (self.as_of - call.received_at) * 1000)
 
     @property
+    def answered(self) -> bool:
+        """Whether the run gave an answer: it said so, or it completed and its last answered LLM call ended in `stop`
+        with something in it, as far as is known."""
+        if self.terminal != "run.completed":
+            return False
+        last = self.answers.last
+        said = last is not None and self.answers.last_finish_reason == "stop" and not last.empty
+        return self.exit_reason == "final_answer" or (self.exit_reason == "completed" and said)
+
+    @property
     def nbytes(self) -> int:
         """An estimate of the memory held."""
         open_calls = sum(len(calls) for calls in self._open.values())
-        return 6_000 + 540 * len(self.steps) + 500 * open_calls + 350 * (self.loops.entries + self.stretches.entries)
+        kept = sum(view.entries for view in (self.loops, self.stretches, self.failures, self.retrievals))
+        return 8_000 + 540 * len(self.steps) + 500 * open_calls + 350 * kept
 
     # ---- one handler for each event type
 
@@ -124,6 +145,7 @@ class RunState:
         self._identify(event)
         payload = event.payload
         self.model = payload.get("model") or self.model
+        self.sdk = payload.get("sdk") or ""
         self.tools = tuple(payload.get("tools") or ())
         self.input_hash = payload.get("input_hash") or ""
         self.task_hash = payload.get("task_hash") or ""
@@ -167,6 +189,7 @@ class RunState:
             elapsed_ms = (event.timestamp - call.timestamp) * 1000
             call.duration_ms = max(0.0, elapsed_ms, float(_count(payload.get("latency_ms"))))
             call.failed = payload.get("success") is False
+            self.durations.answered(call)
         return call
 
     def _llm_called(self, event: Event) -> None:
@@ -174,20 +197,42 @@ class RunState:
         self.llm_calls += 1
         self.model = self.model or payload.get("model") or ""
         self.stretches.now.llm_called(event.step_index, self.total_tokens, self.llm_ms)
-        prompt_tokens = _count(payload.get("prompt_tokens"))
-        self._call(CallKind.LLM, "", event).has_prompt_tokens = prompt_tokens > 0
-        self.total_tokens += prompt_tokens
+        self._prompted(self._call(CallKind.LLM, "", event), payload)
 
     def _llm_responded(self, event: Event) -> None:
         payload = event.payload
         call = self._answer(CallKind.LLM, "", event)
-        self.total_tokens += _count(payload.get("completion_tokens"))
-        if call is None or not call.has_prompt_tokens:
-            self.total_tokens += _count(payload.get("prompt_tokens"))
+        completion_tokens = _count(payload.get("completion_tokens"))
+        finish_reason = payload.get("finish_reason") or ""
+        self.total_tokens += completion_tokens
+        self._prompted(call, payload)
         if call is not None:
+            call.empty = self._came_back_empty(payload)
             self.llm_ms += call.duration_ms or 0.0
-        if payload.get("finish_reason") == "tool_calls":
-            self.stretches.now.asked_for_tool()
+            self.answers.answered(call, finish_reason, completion_tokens, self.llm_calls)
+        if finish_reason == "tool_calls":
+            self.stretches.asked_for_tool()
+
+    def _prompted(self, call: Call | None, payload: Mapping[str, Any]) -> None:
+        """Count the prompt's tokens once, whether the call or its response says them."""
+        prompt_tokens = _count(payload.get("prompt_tokens"))
+        if call is None:
+            self.total_tokens += prompt_tokens
+        elif prompt_tokens and not call.prompt_tokens:
+            self.total_tokens += prompt_tokens
+            call.prompt_tokens = prompt_tokens
+            self.prompts.known(call)
+
+    def _came_back_empty(self, payload: Mapping[str, Any]) -> bool | None:
+        """Whether an answer ended in `stop` with nothing in it; None where that is not known.
+
+        Published clients send 0 for a length they were not told. Ours leaves that out, so its 0 is believed.
+        """
+        finish_reason, length = payload.get("finish_reason"), payload.get("output_length")
+        if length or finish_reason not in (None, "stop"):
+            return False
+        told = self.sdk or (payload.get("latency_ms") and not payload.get("completion_tokens"))
+        return True if finish_reason and length is not None and told else None
 
     def _tool_called(self, event: Event) -> None:
         payload = event.payload
@@ -198,7 +243,7 @@ class RunState:
         call.args_hash = payload.get("args_hash") or ""
         call.shape_hash = payload.get("args_shape_hash") or ""
         self.loops.called(call, self.total_tokens)
-        self.stretches.now.acted()
+        self.stretches.now.acted(event.step_index)
 
     def _tool_responded(self, event: Event) -> None:
         payload = event.payload
@@ -211,14 +256,22 @@ class RunState:
                 _count(payload.get("output_length")),
                 payload.get("error_hash") or "",
             )
+            if call.failed:
+                error = payload.get("error_shape_hash") or payload.get("error_hash") or ""
+                self.failures.failed(call, error, self.total_tokens)
+            else:
+                self.failures.over()
 
     def _retrieval_called(self, event: Event) -> None:
         self.retrieval_calls += 1
         self._call(CallKind.RETRIEVAL, event.payload.get("index_name") or "", event)
-        self.stretches.now.acted()
+        self.stretches.now.acted(event.step_index)
 
     def _retrieval_responded(self, event: Event) -> None:
-        self._answer(CallKind.RETRIEVAL, event.payload.get("index_name") or "", event)
+        payload = event.payload
+        call = self._answer(CallKind.RETRIEVAL, payload.get("index_name") or "", event)
+        if call is not None:
+            self.retrievals.answered(call, self.event_count, payload.get("result_count"), payload.get("top_score"))
 
     def _run_ended(self, event: Event) -> None:
         self.dropped_events = max(self.dropped_events, _count(event.payload.get("dropped_events")))
@@ -226,6 +279,8 @@ class RunState:
             self.terminal, self.ended_at = event.event_type, event.timestamp
             self.exit_reason = event.payload.get("exit_reason") or ""
             self.error_type = event.payload.get("error_type") or ""
+            self.loops.alternations.ended()
+            self.failures.over()
 
 
 def _count(value: Any) -> int:

@@ -1,7 +1,7 @@
 """A small fleet of example agents, so that the page has something to show. `python -m dunetrace --demo` starts it.
 
-First a burst of about forty runs, mostly healthy; then, with ``--forever``, one more run every few seconds, until
-SIGTERM, Ctrl-C or the end of the process that started it.
+First a burst of about fifty runs, most of them healthy and one for each kind of failure; then, with ``--forever``, one
+more run every few seconds, until SIGTERM, Ctrl-C or the end of the process that started it.
 
     python examples/demo.py --endpoint http://127.0.0.1:8001 [--forever] [--seed 7]
 """
@@ -13,148 +13,27 @@ import os
 import random
 import signal
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 
 import basic_agent
+from failures import FAILURES, Behaviour
+from fleet import billing, posting_fails, research
 
-from dunetrace import Dunetrace, RunContext
+from dunetrace import Dunetrace
 
 PARENT_LOOK_S = 0.5  # how often it looks whether the process that started it is still there
 SETTLE_S = 0.8  # the server learns what is normal from the healthy runs before the long run comes
 BETWEEN_RUNS_S = (2.0, 6.0)
-Behaviour = Callable[[Dunetrace, random.Random], None]
 
-
-@dataclass(frozen=True)
-class Agent:
-    """What an agent is and what it is asked to do. A played model thinks about `thinking_s` seconds at a time."""
-
-    name: str
-    model: str
-    system_prompt: str
-    tools: tuple[str, ...]
-    tasks: tuple[str, ...]
-    thinking_s: float = 0.02
-
-    def run(self, dt: Dunetrace, rng: random.Random) -> AbstractContextManager[RunContext]:
-        return dt.run(
-            self.name,
-            user_input=rng.choice(self.tasks),
-            system_prompt=self.system_prompt,
-            model=self.model,
-            tools=list(self.tools),
-        )
-
-    def think(self, run: RunContext, rng: random.Random, finish_reason: str = "tool_calls") -> None:
-        run.llm_called(self.model, prompt_tokens=rng.randint(400, 900))
-        time.sleep(rng.uniform(0.5, 1.5) * self.thinking_s)
-        run.llm_responded(
-            completion_tokens=rng.randint(30, 120), finish_reason=finish_reason, output=f"thought {rng.random()}"
-        )
-
-    def use(self, run: RunContext, rng: random.Random, tool: str) -> None:
-        run.tool_called(tool, {"query": f"item {rng.random()}"})
-        time.sleep(rng.uniform(0.2, 0.8) * self.thinking_s)
-        run.tool_responded(tool, output=f"result {rng.random()}")
-
-
-RESEARCH = Agent(
-    "research-agent",
-    "claude-sonnet-4",
-    "You collect sources on a question, read them and write a summary with citations.",
-    ("web_search", "read_page", "take_note"),
-    ("Compare three bridge designs", "Who invented the zip?", "Summarise this year's harvest reports"),
-)
-BILLING = Agent(
-    "billing-agent",
-    "gpt-4o-mini",
-    "You match payments with invoices and tell the accountant what does not fit.",
-    ("list_payments", "find_invoice", "post_match"),
-    ("Match the payments of Monday", "Match the payments of Tuesday", "Match the payments of Friday"),
-)
-
-
-def research(dt: Dunetrace, rng: random.Random) -> None:
-    """Searches the knowledge base, reads two pages, notes, answers."""
-    with RESEARCH.run(dt, rng) as run:
-        RESEARCH.think(run, rng)
-        run.retrieval_called("knowledge-base", query=f"sources {rng.random()}")
-        run.retrieval_responded("knowledge-base", rng.randint(3, 8), top_score=round(rng.uniform(0.6, 0.9), 2))
-        for tool in ("web_search", "read_page", "take_note")[: rng.randint(2, 3)]:
-            RESEARCH.think(run, rng)
-            RESEARCH.use(run, rng, tool)
-        RESEARCH.think(run, rng, "stop")
-        run.final_answer()
-
-
-def endless_research(dt: Dunetrace, rng: random.Random) -> None:
-    """Gets there, but with several times the steps a research run normally takes."""
-    with RESEARCH.run(dt, rng) as run:
-        for turn in range(10):
-            RESEARCH.think(run, rng)
-            RESEARCH.use(run, rng, RESEARCH.tools[turn % 3])
-        RESEARCH.think(run, rng, "stop")
-        run.final_answer()
-
-
-def brooding(dt: Dunetrace, rng: random.Random) -> None:
-    """Thinks and thinks, and acts once."""
-    with BILLING.run(dt, rng) as run:
-        BILLING.think(run, rng)
-        BILLING.use(run, rng, "list_payments")
-        for _ in range(9):
-            BILLING.think(run, rng, "other")
-        run.final_answer()
-
-
-def billing(dt: Dunetrace, rng: random.Random) -> None:
-    """Lists, finds, matches, answers; now and then an invoice is missing and is found at the second try."""
-    with BILLING.run(dt, rng) as run:
-        BILLING.think(run, rng)
-        BILLING.use(run, rng, "list_payments")
-        BILLING.think(run, rng)
-        if rng.random() < 0.3:
-            run.tool_called("find_invoice", {"number": rng.randint(1, 999)})
-            run.tool_responded("find_invoice", success=False, error="no such invoice")
-            BILLING.think(run, rng)
-        BILLING.use(run, rng, "find_invoice")
-        BILLING.use(run, rng, "post_match")
-        BILLING.think(run, rng, "stop")
-        run.final_answer()
-
-
-def posting_fails(dt: Dunetrace, rng: random.Random) -> None:
-    """The ledger is closed: the run ends with an error."""
-    with suppress(LedgerClosedError), BILLING.run(dt, rng) as run:
-        BILLING.think(run, rng)
-        BILLING.use(run, rng, "list_payments")
-        run.tool_called("post_match", {"number": rng.randint(1, 999)})
-        run.tool_responded("post_match", success=False, error="ledger closed")
-        post_match()
-
-
-class LedgerClosedError(Exception):
-    """The month's ledger takes no more entries."""
-
-
-def post_match() -> None:
-    raise LedgerClosedError("ledger closed")
-
-
-BURST: tuple[Behaviour, ...] = (
-    *(research,) * 14, *(billing,) * 9, *(basic_agent.healthy,) * 9, posting_fails,
-    basic_agent.loop, basic_agent.injection, brooding,
-)  # fmt: skip
-AFTER_BURST: tuple[Behaviour, ...] = (endless_research, basic_agent.loop, basic_agent.healthy, research)
-STEADY = (*BURST, endless_research, basic_agent.loop, basic_agent.loop, brooding)
+HEALTHY: tuple[Behaviour, ...] = (*(research,) * 14, *(billing,) * 9, *(basic_agent.healthy,) * 9, posting_fails)
+# a run is only long beside others, so the healthy ones are judged first
+AFTER_BURST: tuple[Behaviour, ...] = (FAILURES["STEP_COUNT_INFLATION"], basic_agent.loop, basic_agent.healthy, research)
+BURST = (*HEALTHY, *(failure for failure in FAILURES.values() if failure not in AFTER_BURST))
+STEADY = (*HEALTHY, *FAILURES.values(), basic_agent.loop, basic_agent.loop)
 
 
 def burst(dt: Dunetrace, rng: random.Random, stop: threading.Event) -> None:
-    """About forty runs in two to three seconds."""
+    """About fifty runs in two to three seconds."""
     first = list(BURST)
     rng.shuffle(first)
     for part in (first, list(AFTER_BURST)):

@@ -94,6 +94,7 @@ class Detector(Generic[AnyThresholds]):
 
     `monotone`: what it found cannot be taken back by later events, so it may speak while the run is still going on.
     `yields_to`: failures that look like this one as well; where a run has one of them, this one is not said again.
+    `look_at`: when a run that goes on is worth another look even if nothing more is heard of it, as the server's time.
     `words` has one entry for each value of the evidence's `kind`, or the single key "" where there is no `kind`.
     """
 
@@ -106,6 +107,7 @@ class Detector(Generic[AnyThresholds]):
     detect: Callable[[RunState, AnyThresholds], Finding | None]
     words: Mapping[str, Words]
     yields_to: tuple[FailureType, ...] = ()
+    look_at: Callable[[RunState, AnyThresholds], float | None] | None = None
 
     def __post_init__(self) -> None:
         fault = self._fault()

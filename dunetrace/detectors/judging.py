@@ -72,6 +72,16 @@ def _found(
     return signals
 
 
+def next_look(run: RunState, limits: AgentLimits, detectors: tuple[Detector[Any], ...] = DETECTORS) -> float | None:
+    """When a run that goes on should be judged again though nothing more is heard of it; None: not before it stalls.
+
+    Server time, Unix seconds, later than `run.as_of`.
+    """
+    sections = ((detector.look_at, limits[detector.name]) for detector in detectors)
+    looks = (look_at(run, section.thresholds) for look_at, section in sections if look_at and section.enabled)
+    return min((at for at in looks if at is not None and at > run.as_of), default=None)
+
+
 def _code_line(error: Exception) -> str:
     """Where it was raised, as ``file.py:line``: never the message, which may quote what was folded."""
     trace = error.__traceback__

@@ -57,12 +57,12 @@ DETECTOR = Detector(
     words={
         "": Words(
             title="Prompt injection: the input matches {matched_pattern_count:attack pattern|attack patterns}",
-            what="The user's input at step {first_step} matches known injection or jailbreak patterns: "
-            "{matched_patterns:names}. The agent took {steps_since:more step|more steps} after it.",
+            what="The user's input at step {first_step} matches known injection or jailbreak patterns, "
+            "such as {matched_patterns:names}. The agent took {steps_since:more step|more steps} after it.",
             why_it_matters="If the model obeys the input instead of its instructions, it may give away its prompt or "
             "other users' data, or use its tools against you. Read what the agent did after this step first.",
             evidence_summary="{matched_pattern_count:pattern|patterns} ({matched_patterns:names}) in "
-            "{flagged_inputs:input|inputs} (the worst has {input_length:count} characters), first at step "
+            "{flagged_inputs:input|inputs}, first at step "
             "{first_step}; {steps_since:step|steps} since",
             fixes=(
                 FixWords(

@@ -76,13 +76,19 @@ DETECTOR = Detector(
     thresholds=ReasoningStallThresholds,
     evidence=ReasoningStallEvidence,
     detect=detect,
+    yields_to=(
+        FailureType.GOAL_ABANDONMENT,
+        FailureType.TOOL_AVOIDANCE,
+        FailureType.LLM_TRUNCATION_LOOP,
+        FailureType.EMPTY_LLM_RESPONSE,
+    ),
     words={
         "": Words(
             title="Reasoning stall: {llm_calls:LLM call|LLM calls}, {acts:act|acts}",
             what="Between step {first_step} and step {last_step} the agent called the model {llm_calls:time|times} "
             "and acted {acts:time|times}: {ratio:.1f} LLM calls for each act, and {ratio_threshold:.1f} is the limit.",
             why_it_matters="The agent talks to itself instead of using its tools. Each round costs a model call and "
-            "tokens and brings no new facts, so the answer gets slower and dearer, and is often made up.",
+            "tokens and brings no new facts, so the answer comes later and costs more, and is often made up.",
             evidence_summary="{llm_calls:LLM call|LLM calls}, {acts:act|acts}, ratio {ratio:.1f} (limit "
             "{ratio_threshold:.1f} from {min_llm_calls} calls on), steps {first_step} to {last_step}; "
             "{wasted_calls:LLM call|LLM calls} led to no act, with {wasted_ms:ms} and {wasted_tokens:tokens}",

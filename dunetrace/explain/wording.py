@@ -13,13 +13,13 @@ from typing import Any
 
 MAX_SHOWN_CHARS = 60
 _MISSING = "n/a"
-_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # control, format (such as RTL marks), unassigned
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # control, format (such as RTL marks), unassigned
 
 
 def shown_name(name: object) -> str:
     """A name as a person may see it: one line, no unseen characters, no backticks, at most MAX_SHOWN_CHARS."""
     head = str(name)[: MAX_SHOWN_CHARS * 4]
-    seen = "".join(" " if unicodedata.category(c) in _UNSEEN else c for c in head.replace("`", "'"))
+    seen = "".join(" " if unicodedata.category(c) in UNSEEN else c for c in head.replace("`", "'"))
     text = " ".join(seen.split())
     shortened = len(text) > MAX_SHOWN_CHARS or len(head) < len(str(name))
     return f"{text[: MAX_SHOWN_CHARS - 1]}…" if shortened else text or "(no name)"
@@ -44,7 +44,8 @@ def _ms(value: Any) -> str:
         return _MISSING
     if value < 1_000:
         return f"{value:.0f} ms"
-    return f"{value / 1_000:.1f} s" if value < 120_000 else f"{value / 60_000:.1f} min"
+    number, unit = (value / 1_000, "s") if value < 120_000 else (value / 60_000, "min")
+    return f"{f'{number:.1f}'.removesuffix('.0')} {unit}"
 
 
 def _count(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Tool calls that repeat, for TOOL_LOOP and TOOL_THRASHING. Fed by the fold of `runs.RunState`, one call at a time."""
+"""Tool calls that repeat, for TOOL_LOOP. Fed by the fold of `runs.RunState`, one call at a time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from dunetrace.calls import Call
+from dunetrace.views.alternations import MIN_WINDOW, AlternationView
 
 MAX_REPEATS = 20  # the largest number of equal calls a threshold may ask for
 MAX_WINDOW = 100  # the widest window, in tool calls
@@ -131,11 +132,12 @@ class LoopView:
 
     __slots__ = (
         "_alternating_since", "_last_name", "_name_before", "_progress", "_seen", "_tool_names", "_tool_number",
-        "_turned_at", "equal", "names", "pairs", "shapes",
+        "_turned_at", "alternations", "equal", "names", "pairs", "shapes",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.equal, self.shapes, self.pairs, self.names = Repeats(), Repeats(), Repeats(), Repeats()
+        self.alternations = AlternationView()
         self._tool_number = self._turned_at = 0
         self._last_name = self._name_before = ""
         self._alternating_since = 1
@@ -155,6 +157,7 @@ class LoopView:
         if call.name not in self._tool_names and len(self._tool_names) < MAX_TOOL_NAMES:
             self._tool_names.add(call.name)
             self._progress = call.tool_number
+        self.alternations.called(call, tokens)
         if call.args_hash:
             call.repeat = self.equal.add((call.name, call.args_hash), call, tokens)
 
@@ -166,6 +169,10 @@ class LoopView:
                 repeat.withdraw(call)
             else:
                 repeat.finished(call)
+        self.alternations.answered(call, output_hash)
+        if call.failed and self._tool_number - self._alternating_since + 1 < MIN_WINDOW:
+            # too short to be thrashing, and it cannot grow: good calls beside failing ones may still be a loop
+            self._alternating_since = max(self._alternating_since, call.tool_number + 1)
         self._note_progress(call, error_hash if call.failed else output_hash)
         if call.failed or call.tool_number <= max(self._turned_at, self._tool_number - MAX_WINDOW):
             return
@@ -191,6 +198,7 @@ class LoopView:
         """The user spoke: whatever comes next starts afresh."""
         for repeats in (self.equal, self.shapes, self.pairs, self.names):
             repeats.turn()
+        self.alternations.turn()
         self._seen.clear()
         self._last_name = self._name_before = ""
         self._turned_at = self._tool_number
@@ -200,4 +208,4 @@ class LoopView:
         """How many things are kept, for the estimate of bytes."""
         kinds = (self.equal, self.shapes, self.pairs, self.names)
         kept = sum(len(repeats) + len(repeats.clusters) for repeats in kinds)
-        return kept + len(self._seen) + len(self._tool_names)
+        return kept + len(self._seen) + len(self._tool_names) + self.alternations.entries

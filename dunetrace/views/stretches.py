@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 MAX_STRETCH_CALLS = 100  # the largest number of LLM calls a threshold may ask for
+
+
+class Tail(NamedTuple):
+    """LLM calls after an act, the wire's step of the first of them, and the run's totals before it."""
+
+    llm_calls: int = 0
+    first_step: int = 0
+    tokens_before: int = 0
+    ms_before: float = 0.0
 
 
 class Stretch:
     """LLM calls and acts (tool and retrieval calls) between two turns of the user.
 
     An LLM call is `idle` when the next one follows it with no act in between. `asked` counts LLM calls that ended by
-    asking for a tool: an act the agent may not report.
+    asking for a tool: an act the agent may not report. `tail` is what follows the last act of either sort.
     """
 
-    __slots__ = ("_asked", "_last_was_llm", "_ms", "_reported", "_tokens", "first_step", "idle_calls", "idle_ms",
-                 "idle_tokens", "last_step", "llm_calls")  # fmt: skip
+    __slots__ = ("_asked", "_last_was_llm", "_ms", "_tokens", "act_step", "first_step", "idle_calls", "idle_ms",
+                 "idle_tokens", "last_step", "llm_calls", "reported", "tail")  # fmt: skip
 
     def __init__(self) -> None:
         self.llm_calls = self.idle_calls = self.idle_tokens = 0
         self.idle_ms = 0.0
         self.first_step = self.last_step = 0
-        self._reported = self._asked = self._tokens = 0
+        self.reported = self.act_step = self._asked = self._tokens = 0
+        self.tail = Tail()
         self._ms = 0.0
         self._last_was_llm = False
 
@@ -31,20 +43,26 @@ class Stretch:
             self.idle_ms += llm_ms - self._ms
         if not self.llm_calls:
             self.first_step = step_index
+        if not self.tail.llm_calls:
+            self.tail = Tail(0, step_index, tokens, llm_ms)
+        self.tail = self.tail._replace(llm_calls=self.tail.llm_calls + 1)
         self.llm_calls += 1
         self.last_step = step_index
         self._tokens, self._ms, self._last_was_llm = tokens, llm_ms, True
 
-    def acted(self) -> None:
-        self._reported += 1
+    def acted(self, step_index: int) -> None:
+        self.reported += 1
+        self.act_step = step_index
+        self.tail = Tail()
         self._last_was_llm = False
 
     def asked_for_tool(self) -> None:
         self._asked += 1
+        self.tail = Tail()
 
     @property
     def acts(self) -> int:
-        return max(self._reported, self._asked)
+        return max(self.reported, self._asked)
 
     @property
     def ratio(self) -> float:
@@ -53,13 +71,21 @@ class Stretch:
 
 
 class StretchView:
-    """The stretch going on, and for each number of LLM calls the closed stretch that acted least."""
+    """The stretch going on, and for each number of LLM calls the closed stretch that acted least.
 
-    __slots__ = ("_closed", "now")
+    `asked` counts the LLM calls of the whole run that ended by asking for a tool.
+    """
+
+    __slots__ = ("_closed", "asked", "now")
 
     def __init__(self) -> None:
         self.now = Stretch()
+        self.asked = 0
         self._closed: dict[int, Stretch] = {}
+
+    def asked_for_tool(self) -> None:
+        self.asked += 1
+        self.now.asked_for_tool()
 
     def turn(self) -> None:
         done, self.now = self.now, Stretch()

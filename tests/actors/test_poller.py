@@ -26,6 +26,7 @@ async def assert_sound(database: str) -> None:
 
 
 async def test_a_loop_is_found_while_the_run_goes_on_and_updated_at_its_end(world: World, database: str) -> None:
+    world.start += 57  # just now, so that the call left open is not one that hangs
     rows = world.looping_run("r", calls=5)
     await world.append(*rows[:6])  # up to the third tool.called
     await world.judge()
@@ -266,4 +267,20 @@ async def test_a_baseline_is_made_of_earlier_clean_runs(world: World, database: 
     await world.judge()
     signal = await world.one("SELECT failure_type, run_id, in_flight FROM failure_signals")
     assert signal == {"failure_type": "STEP_COUNT_INFLATION", "run_id": "long", "in_flight": False}
+    await assert_sound(database)
+
+
+async def test_a_call_that_hangs_is_found_while_it_hangs(gateway: Gateway, database: str) -> None:
+    world = World(gateway, detectors={"default": {"slow_step": {"tool_ms": 61_000}}})  # the world starts 60 s ago
+    await world.append(world.started("r"), *world.call("r", 1, 0.1)[:1])
+    await world.judge()
+    assert await world.rows("SELECT * FROM failure_signals") == []
+    wait = await world.one("SELECT extract(epoch FROM due_at - now())::float8 AS s FROM runs")
+    assert 0 < wait["s"] < 5  # when the call will be over its limit, long before the run counts as stalled
+    await trio.sleep(wait["s"])
+    await world.judge()
+    signal = await world.one("SELECT * FROM failure_signals")
+    assert (signal["failure_type"], signal["severity"], signal["in_flight"]) == ("SLOW_STEP", "MEDIUM", True)
+    assert signal["evidence"]["kind"] == "hanging_tool"
+    assert (await world.one("SELECT trigger FROM runs"))["trigger"] is None
     await assert_sound(database)

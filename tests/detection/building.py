@@ -79,7 +79,12 @@ class Script:
         return self.emit("llm.called", **_over(payload, model="gpt-4o", prompt_tokens=100))
 
     def llm(
-        self, finish_reason: str | None = "stop", *, prompt_tokens: int = 100, completion_tokens: int = 20
+        self,
+        finish_reason: str | None = "stop",
+        *,
+        prompt_tokens: int = 100,
+        completion_tokens: int = 20,
+        **payload: Any,
     ) -> Script:
         self.llm_called(prompt_tokens=prompt_tokens)
         self.step += self.responses_advance
@@ -87,9 +92,8 @@ class Script:
             "llm.responded",
             after_s=0.8,
             completion_tokens=completion_tokens,
-            latency_ms=800,
             finish_reason=finish_reason,
-            output_length=40,
+            **_over(payload, latency_ms=800, output_length=40),
         )
 
     def called(self, name: str = "search", args: object = None, **payload: Any) -> Script:
@@ -111,11 +115,12 @@ class Script:
     def tool(self, name: str = "search", args: object = None, output: object = None, *, ok: bool = True) -> Script:
         return self.called(name, args).responded(name, output=output, ok=ok)
 
-    def retrieval(self, index: str = "docs", count: int = 3) -> Script:
+    def retrieval(self, index: str = "docs", count: int | None = 3, **payload: Any) -> Script:
         self.step += 1
         self.emit("retrieval.called", index_name=index, query_hash=digest("q"))
         self.step += self.responses_advance
-        return self.emit("retrieval.responded", index_name=index, result_count=count, top_score=0.8, latency_ms=30)
+        payload = _over(payload, result_count=count, top_score=0.8, latency_ms=30)
+        return self.emit("retrieval.responded", index_name=index, **payload)
 
     def completed(self, exit_reason: str = "final_answer", **payload: Any) -> Script:
         return self.emit("run.completed", total_steps=self.step, exit_reason=exit_reason, **payload)

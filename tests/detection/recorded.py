@@ -73,13 +73,18 @@ def _airline_run(row: dict[str, Any]) -> Iterator[Event]:
 
 def magentic() -> list[Recorded]:
     """The 25 web-browsing runs, structure only; `loop_steps` says how often their orchestrator saw itself in a loop."""
-    return [Recorded(row, list(_magentic_run(row))) for row in _rows("magentic")]
+    return [Recorded(row, list(_structure_run(row))) for row in _rows("magentic")]
 
 
-def _magentic_run(row: dict[str, Any]) -> Iterator[Event]:
+def captain() -> list[Recorded]:
+    """The 59 runs of teams that write code, structure only; they begin with an agent's word, not the user's."""
+    return [Recorded(row, list(_structure_run(row))) for row in _rows("captain")]
+
+
+def _structure_run(row: dict[str, Any]) -> Iterator[Event]:
     script = Script(row["id"], row["agent"])
     script.started(tools=sorted({event["tool"] for event in row["events"] if event["kind"] == "tool"}))
-    for event in row["events"][1:]:
+    for event in row["events"][row["events"][0]["kind"] == "user" :]:
         if event["kind"] == "user":
             script.user(input_length=event["chars"])
         elif event["kind"] == "llm":

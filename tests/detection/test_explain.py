@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -10,63 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dunetrace.detectors.judging import Phase, judge
-from dunetrace.detectors.registry import DETECTORS
 from dunetrace.detectors.thresholds import DEFAULT
 from dunetrace.explain import Explanation, RateContext, explain
 from dunetrace.explain.wording import MAX_SHOWN_CHARS, fill, shown_name
 from dunetrace.signals import FailureSignal, FailureType, Severity
-from tests.detection.building import Script, digest, folded
-from tests.detection.cases import CASES
+from tests.detection.building import digest
+from tests.detection.cases import CASES, signals
 from tests.detection.generated import unhurried
 
-
-def signals() -> dict[str, FailureSignal]:
-    found: dict[str, FailureSignal] = {}
-    for case in CASES.values():
-        run, _ = case.runs()
-        found |= {signal.failure_type.value: signal for signal in judge(run, DEFAULT.default, Phase.ENDED)}
-    weak = folded(Script().started().tool("search", 1, "same").tool("search", 1, "same").completed())
-    (found["weak"],) = judge(weak, DEFAULT.default, Phase.ENDED)
-    return found
-
-
 SIGNALS = signals()
-every = pytest.mark.parametrize("signal", SIGNALS.values(), ids=SIGNALS)
-
-SUMMARIES = {
-    "TOOL_LOOP": (
-        "Tool loop: `search` called 3 times over",
-        "The agent made the same call of `search` 3 times between step 2 and step 6. 3 equal calls within 5 tool calls "
-        "count as a loop.",
-        "3 equal calls of `search` (limit 3 in 5), steps 2 to 6; 2 of them wasted, with 400 ms and about 240 tokens",
-    ),
-    "weak": (
-        "Possible tool loop: `search` brings nothing new",
-        "The agent called `search` 2 times between step 1 and step 2 and got the same output each time, while no "
-        "other tool or output moved the run on.",
-        "2 calls of `search` with one and the same output within a window of 5 tool calls, steps 1 to 2; 1 of them "
-        "wasted, with 200 ms and no tokens known",
-    ),
-    "PROMPT_INJECTION_SIGNAL": (
-        "Prompt injection: the input matches 2 attack patterns",
-        "The user's input at step 0 matches known injection or jailbreak patterns: `act_as`, `jailbreak`. The agent "
-        "took 0 more steps after it.",
-        "2 patterns (`act_as`, `jailbreak`) in 1 input (the worst has 0 characters), first at step 0; 0 steps since",
-    ),
-    "STEP_COUNT_INFLATION": (
-        "Step count inflation: 17 steps, 2.1 times the usual",
-        "The run took 17 steps. Three quarters of this agent's last 10 good runs needed at most 8.0; from step 17 on "
-        "it was beyond 2.0 times that.",
-        "17 steps against a P75 of 8.0 over 10 runs: 2.1 times (limit 2.0); 9 steps more than usual (no tokens known)",
-    ),
-    "REASONING_STALL": (
-        "Reasoning stall: 5 LLM calls, 1 act",
-        "Between step 2 and step 6 the agent called the model 5 times and acted 1 time: 5.0 LLM calls for each act, "
-        "and 4.0 is the limit.",
-        "5 LLM calls, 1 act, ratio 5.0 (limit 4.0 from 5 calls on), steps 2 to 6; 4 LLM calls led to no act, with "
-        "3.2 s and about 480 tokens",
-    ),
-}
+every = pytest.mark.parametrize("name", SIGNALS)
 
 
 def texts(explanation: Explanation) -> str:
@@ -74,21 +28,16 @@ def texts(explanation: Explanation) -> str:
 
 
 @every
-def test_the_same_signal_gives_the_same_words(signal: FailureSignal) -> None:
+def test_the_same_signal_gives_the_same_words(name: str) -> None:
+    signal = SIGNALS[name]
     first, second = explain(signal), explain(signal)
     assert first == second
     assert json.loads(texts(first)) == first.as_json()
-    name = "weak" if signal.evidence.get("kind") == "weak" else signal.failure_type.value
-    assert (first.title, first.what, first.evidence_summary) == SUMMARIES[name]
-
-
-def test_every_kind_of_words_has_its_snapshot() -> None:
-    assert len(SUMMARIES) == sum(len(detector.words) for detector in DETECTORS)
 
 
 @every
-def test_the_code_of_a_fix_runs(signal: FailureSignal) -> None:
-    fixes = [fix for fix in explain(signal).suggested_fixes if fix.language == "python"]
+def test_the_code_of_a_fix_runs(name: str) -> None:
+    fixes = [fix for fix in explain(SIGNALS[name]).suggested_fixes if fix.language == "python"]
     assert fixes
     for fix in fixes:
         exec(compile(fix.code, "fix", "exec"), {"__name__": "fix"})
@@ -107,7 +56,7 @@ def test_the_repeat_guard_stops_the_call_it_should() -> None:
 
 def test_the_remembering_tool_says_that_it_repeats_itself() -> None:
     names: dict[str, Any] = {}
-    exec(explain(SIGNALS["weak"]).suggested_fixes[0].code, names)
+    exec(explain(SIGNALS["TOOL_LOOP weak"]).suggested_fixes[0].code, names)
     made: list[int] = []
 
     def double(q: int) -> int:
@@ -121,7 +70,8 @@ def test_the_remembering_tool_says_that_it_repeats_itself() -> None:
 
 
 @every
-def test_words_take_less_than_a_millisecond(signal: FailureSignal) -> None:
+def test_words_take_less_than_a_millisecond(name: str) -> None:
+    signal = SIGNALS[name]
     best_s = math.inf
     for _ in range(20):
         begun = time.perf_counter()
@@ -155,18 +105,28 @@ HOSTILE = [
     "  ",
     "<!channel>",
 ]
+NAME_KEYS = {"tool_name", "index_name", "tools", "error_type", "model"}
+
+
+def renamed(value: Any, name: str) -> Any:
+    return [name + each for each in value] if isinstance(value, list) else name + value
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_is_shown_cleaned_and_short(name: str) -> None:
-    script = Script().started().tool(name, 1).tool(name, 1).tool(name, 1)
-    (signal,) = judge(folded(script), DEFAULT.default, Phase.ENDED)
+@pytest.mark.parametrize("case", CASES)
+def test_a_hostile_name_is_shown_cleaned_and_short(case: str, name: str) -> None:
+    script = copy.copy(CASES[case].fires)
+    script.events = [
+        event._replace(payload={k: renamed(v, name) if k in NAME_KEYS else v for k, v in event.payload.items()})
+        for event in script
+    ]
+    (signal,) = judge(CASES[case].run(script), DEFAULT.default, Phase.ENDED)
     explanation = explain(signal)
     assert all(c.isprintable() for c in explanation.title + explanation.what + explanation.evidence_summary)
-    assert len(explanation.title) < 120
+    assert len(explanation.title) < 170
     for fix in explanation.suggested_fixes:
         if fix.language == "python":
-            exec(compile(fix.code, "fix", "exec"), {})
+            exec(compile(fix.code, "fix", "exec"), {"__name__": "fix"})
         assert len(fix.code) < 1_500
 
 
@@ -179,7 +139,7 @@ def test_names_are_cut_and_never_empty() -> None:
 
 def test_numbers_are_written_for_people() -> None:
     evidence = {"a": 950, "b": 61_500, "c": 600_000, "d": 1_234_567, "e": float("nan"), "f": True, "g": []}
-    assert fill("{a:ms} {b:ms} {c:ms} {d:count}", evidence) == "950 ms 61.5 s 10.0 min 1,234,567"
+    assert fill("{a:ms} {b:ms} {c:ms} {d:count}", evidence) == "950 ms 61.5 s 10 min 1,234,567"
     assert fill("{e:ms} {f:count} {missing} {g:names} {missing:literal}", evidence) == "n/a n/a n/a (no label) None"
     assert (
         fill("{a:tokens}, {z:tokens}, {missing:tokens}", evidence | {"z": 0})
@@ -189,9 +149,9 @@ def test_numbers_are_written_for_people() -> None:
 
 
 def test_a_failure_of_another_release_is_explained_in_general() -> None:
-    signal = FailureSignal(FailureType.SLOW_STEP, Severity.HIGH, "r", "a", "v", 7, 0.9, {"limit_ms": 1})
-    explanation = explain(signal)
-    assert explanation.title == "`SLOW_STEP` at step 7"
+    later: Any = "AGENT_ON_STRIKE"
+    explanation = explain(FailureSignal(later, Severity.HIGH, "r", "a", "v", 7, 0.9, {"limit_ms": 1}))
+    assert explanation.title == "`AGENT_ON_STRIKE` at step 7"
     assert "{" not in texts(explanation).replace('{"', "")[1:]
 
 

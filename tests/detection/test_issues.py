@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -47,13 +49,20 @@ class Life(RuleBasedStateMachine):
         self.state: IssueState | None = None
         self.at = 0.0
         self.streak = self.seen = 0
-        self.was_resolved = False
+        self.was_resolved = self.by_hand = False
 
     @rule()
     def a_run_is_affected(self) -> None:
         self.at += 1
         self.state = affected(self.state, self.at)
-        self.seen, self.streak = self.seen + 1, 0
+        self.seen, self.streak, self.by_hand = self.seen + 1, 0, False
+
+    @rule()
+    def a_person_resolves_it(self) -> None:
+        self.at += 1
+        if self.state is not None and self.state.status != "resolved":
+            self.state = replace(self.state, status="resolved", resolved_at=self.at)
+            self.was_resolved = self.by_hand = True
 
     @rule()
     def a_run_is_clean(self) -> None:
@@ -67,7 +76,7 @@ class Life(RuleBasedStateMachine):
     def the_state_is_what_was_seen(self) -> None:
         if self.state is None:
             return
-        resolved = self.streak >= CLEAN_RUNS_TO_RESOLVE
+        resolved = self.by_hand or self.streak >= CLEAN_RUNS_TO_RESOLVE
         assert self.state.status == ("resolved" if resolved else "reopened" if self.was_resolved else "open")
         assert (self.state.resolved_at is not None) is resolved
         assert self.state.affected_runs == self.seen

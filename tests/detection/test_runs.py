@@ -29,10 +29,8 @@ def captured(version: str) -> dict[str, RunState]:
 
 
 def facts(run: RunState) -> dict[str, Any]:
-    names = [
-        name for name in RunState.__slots__ if not name.startswith("_") and name not in {"steps", "loops", "stretches"}
-    ]
-    return {name: getattr(run, name) for name in names}
+    held = {name: getattr(run, name) for name in RunState.__slots__ if not name.startswith("_") and name != "steps"}
+    return {name: value for name, value in held.items() if not type(value).__module__.startswith("dunetrace.views")}
 
 
 def test_every_type_the_fold_knows_is_an_event_type() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -31,9 +32,38 @@ def test_an_agent_overrides_only_what_it_names() -> None:
     assert limits.agents == ("a/b", "quiet")
 
 
+def test_the_defaults_are_what_is_promised() -> None:
+    assert {name: asdict(section.thresholds) for name, section in DEFAULT.default.items()} == {
+        "tool_loop": {"threshold": 3, "window": 5},
+        "tool_thrashing": {"window": 6},
+        "tool_avoidance": {"min_llm_calls": 2},
+        "goal_abandonment": {"stall_steps": 4},
+        "prompt_injection_signal": {},
+        "rag_empty_retrieval": {"min_results": 1, "min_score": 0.3},
+        "llm_truncation_loop": {"threshold": 2},
+        "context_bloat": {"growth_factor": 3.0, "min_calls": 3, "min_last_tokens": 2000},
+        "slow_step": {"tool_ms": 15000, "llm_ms": 30000},
+        "retry_storm": {"threshold": 3},
+        "empty_llm_response": {},
+        "step_count_inflation": {"inflation_factor": 2.0, "min_runs": 10},
+        "cascading_tool_failure": {"threshold": 3},
+        "first_step_failure": {"max_step": 2},
+        "reasoning_stall": {"ratio_threshold": 4.0, "min_llm_calls": 5},
+    }
+
+
 def test_a_whole_number_is_fine_for_a_ratio() -> None:
     limits: Any = check(section({"ratio_threshold": 3}, "reasoning_stall")).default["reasoning_stall"].thresholds
     assert limits.ratio_threshold == 3.0 and isinstance(limits.ratio_threshold, float)
+
+
+@pytest.mark.parametrize(("written", "held"), [(None, None), (0, 0.0), (0.5, 0.5)])
+def test_null_switches_off_what_is_optional(written: Any, held: float | None) -> None:
+    name = "rag_empty_retrieval"
+    document = {"default": {name: {"min_score": 0.9}}, "agent": {name: {"min_score": written, "min_results": 2}}}
+    limits: Any = check(document).for_agent("agent")[name].thresholds
+    assert (limits.min_score, limits.min_results) == (held, 2)
+    assert limits.min_score is None or isinstance(limits.min_score, float)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +99,18 @@ def test_a_whole_number_is_fine_for_a_ratio() -> None:
         (section({"ratio_threshold": float("nan")}, "reasoning_stall"), "ratio_threshold: nan is not a number"),
         (section({"ratio_threshold": float("inf")}, "reasoning_stall"), "ratio_threshold: inf is not a number"),
         (section({"ratio_threshold": 1}, "reasoning_stall"), "reasoning_stall.ratio_threshold: 1 is out of bounds"),
+        (section({"min_results": None}, "rag_empty_retrieval"), "min_results: None is not a whole number"),
+        (section({"min_score": 1.5}, "rag_empty_retrieval"), "min_score: 1.5 is out of bounds; allowed is a number "
+                                    "of the best score from 0 to 1, or null to switch it off"),
+        (section({"min_score": False}, "rag_empty_retrieval"), "min_score: False is not a number; allowed is"),
+        (section({"window": 3}, "tool_thrashing"), "tool_thrashing.window: 3 is out of bounds; allowed is a whole "
+                                    "number of tool calls from 4 to 100, the nearest is 4"),
+        (section({"window": 101}, "tool_thrashing"), "the nearest is 100"),
+        (section({"threshold": 1}, "retry_storm"), "failures in a row from 2 to 20, the nearest is 2"),
+        (section({"threshold": 21}, "cascading_tool_failure"), "failures in a row from 2 to 20, the nearest is 20"),
+        (section({"max_step": 11}, "first_step_failure"), "steps from 1 to 10, the nearest is 10"),
+        (section({"min_llm_calls": 0}, "tool_avoidance"), "LLM calls in one turn from 1 to 100, the nearest is 1"),
+        (section({"stall_steps": 1}, "goal_abandonment"), "LLM calls after the last act from 2 to 100"),
         (section({"shadow": 1}), "default.tool_loop.shadow: 1 is not true or false"),
         (section({"enabled": "no"}), "default.tool_loop.enabled: 'no' is not true or false"),
         (section({"threshold": "x" * 500}), "..."),

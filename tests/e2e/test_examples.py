@@ -13,13 +13,14 @@ from typing import Any
 import httpx
 import trio
 
+from dunetrace.signals import FailureType
 from tests.harness.invariants import assert_invariants, rows
 from tests.harness.server import Server
 from tests.shared import CHECKOUT
 
 EXAMPLES = CHECKOUT / "examples"
 DEMO_AGENTS = {"support-agent", "research-agent", "billing-agent"}
-DEMO_TYPES = {"TOOL_LOOP", "REASONING_STALL", "PROMPT_INJECTION_SIGNAL", "STEP_COUNT_INFLATION"}
+STALL_S = 3  # an abandoned run shows after the stall timeout
 
 
 async def test_the_basic_agents_three_runs(database: str, tmp_path: Path) -> None:
@@ -37,6 +38,30 @@ async def test_the_basic_agents_three_runs(database: str, tmp_path: Path) -> Non
     assert {row["trigger"] for row in found} == {"run.completed"}
 
 
+async def test_each_failure_is_found_as_what_it_is_and_nothing_else(database: str, tmp_path: Path) -> None:
+    env = {"DUNETRACE_STALL_TIMEOUT": str(STALL_S)}
+    with Server(tmp_path, database_url=database, env=env) as server:
+        command = [sys.executable, "-W", "error", str(EXAMPLES / "failures.py"), "--endpoint", server.ingest_url]
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
+        assert (done.stdout.decode().split(": played\n"), done.stderr) == ([*FailureType, ""], b"")
+        await until(lambda: bool(rows(database, "SELECT 1 FROM runs WHERE trigger = 'stalled'")), 30)
+        await assert_invariants(database)
+    found = rows(
+        database,
+        "SELECT r.started_at, r.parent_run_id, array_agg(s.failure_type) FILTER (WHERE s.id IS NOT NULL) AS types "
+        "FROM runs r LEFT JOIN failure_signals s USING (run_id, customer_id) GROUP BY 1, 2 ORDER BY 1",
+    )
+    assert [row["types"] for row in found if row["types"]] == [[failure_type] for failure_type in FailureType]
+    assert {row["parent_run_id"] for row in found} == {None}
+
+
+def test_a_failure_nobody_knows_is_named() -> None:
+    command = [sys.executable, str(EXAMPLES / "failures.py"), "TOOL_LOPE"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "unknown type TOOL_LOPE; there are TOOL_LOOP, " in done.stderr
+
+
 def test_an_agent_whose_server_is_away_says_so(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "basic_agent.py"), "--endpoint", "http://127.0.0.1:9"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -45,13 +70,14 @@ def test_an_agent_whose_server_is_away_says_so(tmp_path: Path) -> None:
 
 
 async def test_the_demo_shows_every_kind_of_signal_within_seconds(database: str, tmp_path: Path) -> None:
-    with Server(tmp_path, database_url=database, args=["--demo"]) as server:
+    env = {"DUNETRACE_STALL_TIMEOUT": str(STALL_S)}
+    with Server(tmp_path, database_url=database, args=["--demo"], env=env) as server:
         agents: dict[str, Any] = {}
 
         def enough() -> bool:
             answer = httpx.get(f"{server.api_url}/v1/agents", trust_env=False).json()
             agents.update({agent["agent_id"]: agent for agent in answer["agents"]})
-            return {kind for agent in agents.values() for kind in agent["failure_types"]} >= DEMO_TYPES
+            return {kind for agent in agents.values() for kind in agent["failure_types"]} >= set(FailureType)
 
         await until(enough, 30)
         assert set(agents) == DEMO_AGENTS
