@@ -1,4 +1,4 @@
-"""The command line: runs the process, and looks after its keys and its database.
+"""The command line: runs the process, and looks after its keys, its database and its alerts.
 
 Every error a person can mend is one line on stderr and exit status 2.
 """
@@ -22,6 +22,11 @@ try:
     import trio
 
     from dunetrace import config, telemetry
+    from dunetrace.actors.wakeups import CHANNEL
+    from dunetrace.alerts import Destination, destinations_from
+    from dunetrace.alerts.guard import InternalAddressError
+    from dunetrace.alerts.trial import send_tests
+    from dunetrace.deliveries import Outcome, Verdict
     from dunetrace.nursery import ROLES
     from dunetrace.process import Addresses, serve
     from dunetrace.serving import auth
@@ -30,14 +35,17 @@ try:
     from dunetrace.store.gateway import Gateway, check_access, open_gateway
     from dunetrace.store.reads import keys as key_reads
     from dunetrace.store.reads.scope import Scope
+    from dunetrace.store.writes import deliveries as delivery_writes
+    from dunetrace.store.writes import digest as digest_writes
     from dunetrace.store.writes import keys as key_writes
+    from dunetrace.store.writes.notices import notify
 except ImportError as error:
     raise SystemExit(
         f"dunetrace: the server needs its extra ({error.name} is missing): pip install '<this project>[server]'"
     ) from None
 
 T = TypeVar("T")
-EXIT_MENDABLE = 2
+EXIT_MENDABLE, EXIT_NOT_DELIVERED = 2, 1
 
 
 @click.group(invoke_without_command=True)
@@ -145,6 +153,59 @@ def revoke_key(key_hash: str, customer: str) -> None:
     if found != 1:
         raise click.UsageError(f"{found} keys of customer {customer!r} begin with {key_hash!r}; see: keys list")
     click.echo("revoked")
+
+
+@main.group()
+def alerts() -> None:
+    """Try the destinations of alerts, and send again what they refused."""
+
+
+@alerts.command("test")
+def test_alerts() -> None:
+    """Send a made-up alert to each destination that is configured, and say what came back."""
+    with _mendable():
+        settings = config.load()
+        telemetry.configure("ERROR")
+        outcomes = trio.run(send_tests, _destinations(settings), settings.allow_private_destinations)
+    for name, outcome in outcomes.items():
+        click.echo(
+            f"{name}: {'delivered' if outcome.verdict is Verdict.DELIVERED else 'failed'}, {_came_back(outcome)}"
+        )
+    if any(outcome.verdict is not Verdict.DELIVERED for outcome in outcomes.values()):
+        raise SystemExit(EXIT_NOT_DELIVERED)
+
+
+@alerts.command("retry")
+def retry_alerts() -> None:
+    """Send again what the destinations refused and what expired."""
+
+    async def retry(gateway: Gateway, names: list[str]) -> tuple[int, int]:
+        alerts, digests = (
+            await gateway.unit(delivery_writes.again, names),
+            await gateway.unit(digest_writes.again, names),
+        )
+        await gateway.unit(notify, CHANNEL, " ".join(["cli", *(f"destination:{name}" for name in names)]))
+        return alerts, digests
+
+    with _mendable():
+        names = [destination.name for destination in _destinations(config.load())]
+    alerts, digests = _with_database(partial(retry, names=names))
+    click.echo(f"{alerts} deliveries and {digests} digests are due again")
+
+
+def _destinations(settings: config.Settings) -> tuple[Destination, ...]:
+    found = destinations_from(settings)
+    if not found:
+        raise SettingError("alerts: no destination is configured; set SLACK_WEBHOOK_URL or WEBHOOK_URL")
+    return found
+
+
+def _came_back(outcome: Outcome) -> str:
+    if outcome.status is not None:
+        return f"HTTP {outcome.status}"
+    if outcome.error == InternalAddressError.__name__:
+        return "it is an internal address, and DUNETRACE_ALLOW_PRIVATE_DESTINATIONS is not set"
+    return f"no answer ({outcome.error})"
 
 
 def _with_database(work: Callable[[Gateway], Any], *, migrated: bool = True) -> Any:

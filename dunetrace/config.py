@@ -21,6 +21,7 @@ from dotenv import dotenv_values
 
 from dunetrace.detectors import thresholds
 from dunetrace.errors import SettingError
+from dunetrace.signals import Severity
 
 
 class Bind(NamedTuple):
@@ -66,10 +67,15 @@ class Settings:
     alert_interval_s: float
     stall_timeout_s: float
     detectors_path: Path | None
+    slack_webhook_url: str | None = field(repr=False)
+    slack_min_severity: str
     webhook_url: str | None = field(repr=False)
     webhook_secret: str | None = field(repr=False)
     dashboard_url: str | None
     allow_private_destinations: bool
+    digest_enabled: bool
+    digest_day: int
+    digest_hour: int
     hash_key: bytes | None = field(repr=False)
     rate_limit_rpm: int
     max_body_bytes: int
@@ -208,12 +214,18 @@ SETTINGS: tuple[Setting, ...] = (
             "a run silent for this long is judged as stalled, in seconds"),
     Setting("DETECTORS_CONFIG", "detectors_path", None, _path,
             "thresholds. Unset: `detectors.yml` in the working directory, if there"),
+    Setting("SLACK_WEBHOOK_URL", "slack_webhook_url", None, _http_url, "Slack's incoming webhook"),
+    Setting("SLACK_MIN_SEVERITY", "slack_min_severity", "HIGH", _one_of(*Severity),
+            "least severe signal that Slack is told"),
     Setting("WEBHOOK_URL", "webhook_url", None, _http_url, "where signals are posted"),
     Setting("WEBHOOK_SECRET", "webhook_secret", None, _text, "signs the webhook's requests"),
     Setting("DASHBOARD_URL", "dashboard_url", None, _http_url,
             "the page's address in alerts. Unset: the page's real address"),
     Setting("DUNETRACE_ALLOW_PRIVATE_DESTINATIONS", "allow_private_destinations", "false", _flag,
             "whether alerts may go to internal addresses"),
+    Setting("DIGEST_ENABLED", "digest_enabled", "true", _flag, "whether Slack gets a weekly digest"),
+    Setting("DIGEST_DAY", "digest_day", "0", _whole(0, 6), "the digest's day, 0 = Monday to 6 = Sunday"),
+    Setting("DIGEST_HOUR", "digest_hour", "9", _whole(0, 23), "the digest's hour, UTC"),
     Setting("DUNETRACE_HASH_KEY", "hash_key", None, _key,
             "key of the hashes the door makes. Unset: a random one of this installation, kept in Postgres"),
     Setting("DUNETRACE_RATE_LIMIT_RPM", "rate_limit_rpm", "60000", _whole(0, 10_000_000),
@@ -230,7 +242,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 # Asked for, they would be silently without effect: what they switch on is not in this version.
 _LATER = (
-    "SLACK_WEBHOOK_URL", "ALERTS_CONFIG", "DATABASE_READ_URL", "DUNETRACE_PGBOUNCER", "DUNETRACE_RETENTION_DAYS",
+    "ALERTS_CONFIG", "DATABASE_READ_URL", "DUNETRACE_PGBOUNCER", "DUNETRACE_RETENTION_DAYS",
     "DUNETRACE_INGEST_DURING_OUTAGE",
 )  # fmt: skip
 

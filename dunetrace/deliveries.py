@@ -68,13 +68,17 @@ class Subscription(NamedTuple):
 
 
 class Alert(NamedTuple):
-    """What a delivery tells, whatever form its destination wants it in. Times are float Unix seconds."""
+    """What a delivery tells, whatever form its destination wants it in. Times are float Unix seconds.
+
+    `run_url` is where the run is looked at; None where nobody knows where the page is.
+    """
 
     delivery_id: UUID
     kind: Kind
     signal: FailureSignal
     detected_at: float
     rate_context: RateContext | None = None
+    run_url: str | None = None
 
 
 class Outcome(NamedTuple):

@@ -21,6 +21,7 @@ from dunetrace.actors.base import Actor
 from dunetrace.actors.database import Database
 from dunetrace.actors.demo import Demo
 from dunetrace.actors.destination import DestinationActor
+from dunetrace.actors.digest import Digest
 from dunetrace.actors.dispatcher import Dispatcher
 from dunetrace.actors.ingest import IngestActor
 from dunetrace.actors.poller import Poller
@@ -37,7 +38,7 @@ from dunetrace.store.embedded import EmbeddedPostgres
 from dunetrace.store.gateway import Gateway
 from dunetrace.telemetry import kind, log, where
 
-ROLES: Final = ("ingest", "writer", "poller", "dispatcher", "api")
+ROLES: Final = ("ingest", "writer", "poller", "dispatcher", "digest", "api")
 
 RESTART_BASE_S, RESTART_CAP_S = 0.5, 30.0
 HEALTHY_AFTER_S: Final = 60.0  # then the next crash counts as the first again
@@ -113,6 +114,7 @@ def plan(roles: Sequence[str], destinations: Sequence[Destination], bell: Bell) 
             Dispatcher(destinations, bell.listen("dispatcher"), hints),
             *(DestinationActor(d, bell.listen(f"destination:{d.name}")) for d in destinations),
         ),
+        *only("digest", Digest(destinations)),
         Wakeups(),
     ]
     return [

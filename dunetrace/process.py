@@ -76,7 +76,7 @@ async def _run(parts: Parts, stop: trio.Event, ready: Callable[[Addresses], None
 @asynccontextmanager
 async def assemble(settings: Settings, roles: Sequence[str], version: str) -> AsyncIterator[Parts]:
     """Open what the actors share (sockets, the embedded Postgres, the gateway) for the length of the block."""
-    destinations = destinations_from(settings) if "dispatcher" in roles else ()
+    destinations = destinations_from(settings) if {"dispatcher", "digest"} & set(roles) else ()
     with _listening(settings, roles) as listening, _embedded(settings) as embedded:
         url = settings.database_url or (embedded.url if embedded else "")
         if embedded is not None:

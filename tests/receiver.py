@@ -1,4 +1,4 @@
-"""A webhook receiver that can misbehave: a real HTTP server on a port of its own, whose manners change while it runs.
+"""A receiver of alerts that can misbehave: a real HTTP server on a port of its own, whose manners change as it runs.
 
     with Receiver() as receiver:
         receiver.mode = Mode.OK              # from now on
@@ -6,6 +6,7 @@
         receiver.choose = lambda body: Mode.ERROR if b"poison" in body else None  # None: as above
         received = receiver.wait_for(1)      # blocks; from trio: await trio.to_thread.run_sync(receiver.wait_for, 1)
 
+`Receiver(slack=True)` plays Slack: it answers in plain words, and `invalid_payload` to what Slack would not take.
 Every request is recorded with its arrival time before it is answered, however badly that answer goes.
 """
 
@@ -19,11 +20,14 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, cast
+
+from tests import slack
 
 
 class Mode(StrEnum):
@@ -39,6 +43,8 @@ class Mode(StrEnum):
     UNAVAILABLE = "unavailable"  # 503 with Retry-After: `retry_after`
     ERROR = "error"  # 500
     BAD_REQUEST = "bad request"  # 400
+    FORBIDDEN = "forbidden"  # 403
+    NOT_FOUND = "not found"  # 404
     GONE = "gone"  # 410
     TIMEOUT = "timeout"  # 408
     REDIRECT = "redirect"  # 302 to `redirect_to`
@@ -53,9 +59,20 @@ _STATUS = {
     Mode.UNAVAILABLE: 503,
     Mode.ERROR: 500,
     Mode.BAD_REQUEST: 400,
+    Mode.FORBIDDEN: 403,
+    Mode.NOT_FOUND: 404,
     Mode.GONE: 410,
     Mode.TIMEOUT: 408,
     Mode.REDIRECT: 302,
+}
+
+_SLACK_WORDS = {
+    Mode.BAD_REQUEST: b"invalid_payload",
+    Mode.FORBIDDEN: b"action_prohibited",
+    Mode.NOT_FOUND: b"no_service",
+    Mode.GONE: b"channel_is_archived",
+    Mode.RATE_LIMITED: b"rate_limited",
+    Mode.ERROR: b"rollup_error",
 }
 
 
@@ -79,8 +96,9 @@ class Received:
 class Receiver:
     """See the module. `tls` makes it an HTTPS server."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, slack: bool = False) -> None:
         self.mode = Mode.OK
+        self.slack = slack
         self.choose: Callable[[bytes], Mode | None] = lambda _body: None
         # Not guessable: a stray client of another test, whose port this one got, is answered 404 and not recorded.
         self.path = f"/hook-{secrets.token_hex(8)}"
@@ -96,7 +114,10 @@ class Receiver:
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._scheme = "http" if tls is None else "https"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread = self._serving()
+
+    def _serving(self) -> threading.Thread:
+        return threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
     @property
     def port(self) -> int:
@@ -128,6 +149,8 @@ class Receiver:
         """Called by the handler: keeps a request and says how to answer it."""
         with self._changed:
             mode = self.choose(body) or (self._script.popleft() if self._script else self.mode)
+            if self.slack and mode in {Mode.OK, Mode.SLOW} and not _slack_takes(body):
+                mode = Mode.BAD_REQUEST
             self._received.append(Received(path, headers, body, time.time(), time.monotonic(), mode))
             self._changed.notify_all()
         return mode
@@ -139,6 +162,24 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """For the length of the block nobody listens at the port: open connections are cut, new ones refused."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.socket.close()
+        self._server.cut_connections()
+        with socket.socket() as placeholder:  # bound and not listening: nobody else gets the port meanwhile
+            placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            placeholder.bind(self._server.server_address)
+            try:
+                yield
+            finally:
+                placeholder.listen(self._server.request_queue_size)
+                self._server.socket = placeholder.dup()
+                self._thread = self._serving()
+                self._thread.start()
+
     def close(self) -> None:
         """Stop answering: open connections are cut, new ones refused."""
         if not self.stopping.is_set():
@@ -147,6 +188,14 @@ class Receiver:
             self._server.cut_connections()
             self._server.server_close()
             self._thread.join()
+
+
+def _slack_takes(body: bytes) -> bool:
+    try:
+        slack.accept(body)
+    except slack.NotAcceptedError:
+        return False
+    return True
 
 
 class _Server(ThreadingHTTPServer):
@@ -203,7 +252,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_POST()
 
     def _answer(self, mode: Mode, receiver: Receiver) -> None:
-        body = b'{"received":true}'
+        body = _SLACK_WORDS.get(mode, b"ok") if receiver.slack else b'{"received":true}'
         self.send_response(_STATUS[mode])
         if mode in {Mode.RATE_LIMITED, Mode.UNAVAILABLE}:
             self.send_header("Retry-After", receiver.retry_after)

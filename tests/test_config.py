@@ -49,7 +49,13 @@ def test_a_public_bind_means_prod(tmp_path: Path) -> None:
         ("DUNETRACE_PROMISE", "maybe"),
         ("DUNETRACE_CORS_ORIGINS", "https://a.example/path"),
         ("LOG_LEVEL", "LOUD"),
-        ("SLACK_WEBHOOK_URL", "https://hooks.example/x"),
+        ("SLACK_WEBHOOK_URL", "hooks.example/x"),
+        ("SLACK_MIN_SEVERITY", "URGENT"),
+        ("DIGEST_ENABLED", "weekly"),
+        ("DIGEST_DAY", "7"),
+        ("DIGEST_DAY", "monday"),
+        ("DIGEST_HOUR", "24"),
+        ("ALERTS_CONFIG", "alerts.yml"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_setting(name: str, value: str, tmp_path: Path) -> None:
@@ -57,6 +63,13 @@ def test_a_bad_value_is_one_line_that_names_the_setting(name: str, value: str, t
         config.load({name: value}, tmp_path)
     assert str(caught.value).startswith(f"{name}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_severity_in_any_case(tmp_path: Path) -> None:
+    assert config.load({}, tmp_path).slack_min_severity == "HIGH"
+    assert config.load({"SLACK_MIN_SEVERITY": "medium"}, tmp_path).slack_min_severity == "MEDIUM"
+    with pytest.raises(SettingError, match="LOW, MEDIUM, HIGH, CRITICAL"):
+        config.load({"SLACK_MIN_SEVERITY": "urgent"}, tmp_path)
 
 
 def test_a_secret_is_neither_shown_nor_quoted(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import trio
 
 from dunetrace.actors.base import wait
 from dunetrace.actors.rates import Rates
-from dunetrace.alerts import FORMATS
+from dunetrace.alerts import FORMS
 from dunetrace.alerts.guard import InternalAddressError
+from dunetrace.alerts.links import run_url
 from dunetrace.alerts.post import ATTEMPT_TIMEOUT_S, open_post
 from dunetrace.deliveries import ATTEMPT_CAP_S, Outcome, State, Verdict, after
 from dunetrace.errors import StoreUnavailableError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from dunetrace.nursery import Context
     from dunetrace.store.writes.deliveries import Kept
 
-LANES = 4  # attempts at a time: enough that one slow answer is not felt, few enough to be polite
 LEASE_S = 3 * ATTEMPT_TIMEOUT_S  # an attempt and keeping its outcome fit in with room to spare
 SOONEST_S = 0.02  # before looking again at what another process holds just now
 GRACE_S = 3.0  # for the attempts in hand at a stop; what is cut off is attempted again when its lease ends
@@ -68,7 +68,7 @@ class DestinationActor:
     ) -> None:
         self.name = f"destination:{destination.name}"
         self._destination = destination
-        self._format = FORMATS[destination.kind]
+        self._format = FORMS[destination.kind].message
         self._wake = wake
         self._rng = rng or random.Random()
         self._rates = Rates()
@@ -78,7 +78,7 @@ class DestinationActor:
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
         async with open_post(allow_private=ctx.settings.allow_private_destinations) as post:
             async with trio.open_nursery() as lanes:
-                for _ in range(LANES):
+                for _ in range(self._destination.lanes):
                     lanes.start_soon(self._lane, ctx, post)
                 task_status.started()
                 while not ctx.stopping.is_set():
@@ -91,8 +91,10 @@ class DestinationActor:
         claimed = await ctx.gateway.unit(deliveries.claim, self._destination.name, LEASE_S)
         if isinstance(claimed, Idle):
             return Turn(wait_s=claimed.wait_s)
-        rate = await self._rates.of(ctx.gateway, claimed.customer_id, claimed.alert.signal)
-        outcome = await self._attempt(claimed.alert._replace(rate_context=rate), post)
+        signal = claimed.alert.signal
+        rate = await self._rates.of(ctx.gateway, claimed.customer_id, signal)
+        link = run_url(ctx.settings.dashboard_url, signal.run_id)
+        outcome = await self._attempt(claimed.alert._replace(rate_context=rate, run_url=link), post)
         following = after(claimed.standing, outcome, self._rng)
         kept = await ctx.gateway.unit(deliveries.keep, claimed, outcome, following)
         self._report(claimed, outcome, following, kept)
@@ -109,6 +111,9 @@ class DestinationActor:
                 # A lane waits for its own delivery's next attempt instead of taking up another, so that a receiver
                 # that went away costs a few deliveries an attempt and not all of them.
                 with trio.move_on_after(min(turn.wait_s or 0.0, ATTEMPT_CAP_S)):
+                    await ctx.stopping.wait()
+            elif turn.state is State.DONE and self._destination.pace_s > 0:
+                with trio.move_on_after(self._destination.pace_s):
                     await ctx.stopping.wait()
             elif turn.delivery_id is None:
                 with trio.move_on_after(math.inf if turn.wait_s is None else max(turn.wait_s, SOONEST_S)):

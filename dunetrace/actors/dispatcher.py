@@ -50,7 +50,7 @@ class Dispatcher:
 
     async def run_once(self, ctx: Context) -> FanOut:
         """One pass over ≤ 500 signals. StoreUnavailableError while Postgres is away."""
-        done: FanOut = await ctx.gateway.unit(fan_out, self._subscriptions, time.monotonic() - self._made_at)
+        done: FanOut = await ctx.gateway.unit(fan_out, self._subscriptions, self._made_at)
         for destination in done.told & self._hints.keys():
             hint(self._hints[destination])
         return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,10 +14,17 @@ from dunetrace.errors import SettingError
 from dunetrace.signals import Severity
 from dunetrace.telemetry import log
 
+# Slack takes about one message a second at each address; faster, and each few alerts cost a 429 and a pause.
+SLACK_PACE_S = 1.0
+
 
 class AlertSettings(Protocol):
     """The settings this room reads."""
 
+    @property
+    def slack_webhook_url(self) -> str | None: ...
+    @property
+    def slack_min_severity(self) -> str: ...
     @property
     def webhook_url(self) -> str | None: ...
     @property
@@ -28,10 +36,12 @@ class Destination:
     """One place alerts go to. The URL may hold a token, so neither it nor the secret is ever shown."""
 
     name: str
-    kind: str  # a key of `alerts.FORMATS`
+    kind: str  # a key of `alerts.FORMS`
     url: str = field(repr=False)
     secret: str | None = field(default=None, repr=False)
     min_severity: Severity = Severity.LOW
+    lanes: int = 4  # attempts at a time: one slow answer is not felt, and it stays polite
+    pace_s: float = 0.0  # a lane's rest after an alert was taken
 
     @property
     def subscription(self) -> Subscription:
@@ -41,14 +51,32 @@ class Destination:
 
 def destinations_from(settings: AlertSettings) -> tuple[Destination, ...]:
     """The destinations that are configured. SettingError when an address or a secret cannot be used."""
+    return (*_webhook(settings), *_slack(settings))
+
+
+def _webhook(settings: AlertSettings) -> Iterator[Destination]:
     if not settings.webhook_url:
-        return ()
+        return
     check_url("WEBHOOK_URL", settings.webhook_url)
     if settings.webhook_secret:
         signing_keys(settings.webhook_secret)
     else:
         log.warning("destination.unsigned", destination="webhook", setting="WEBHOOK_SECRET")
-    return (Destination("webhook", "webhook", settings.webhook_url, settings.webhook_secret or None),)
+    yield Destination("webhook", "webhook", settings.webhook_url, settings.webhook_secret or None)
+
+
+def _slack(settings: AlertSettings) -> Iterator[Destination]:
+    if not settings.slack_webhook_url:
+        return
+    check_url("SLACK_WEBHOOK_URL", settings.slack_webhook_url)
+    yield Destination(
+        "slack",
+        "slack",
+        settings.slack_webhook_url,
+        min_severity=Severity(settings.slack_min_severity),
+        lanes=1,
+        pace_s=SLACK_PACE_S,
+    )
 
 
 def check_url(setting: str, url: str) -> None:

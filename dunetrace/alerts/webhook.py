@@ -14,13 +14,16 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dunetrace.deliveries import Alert, Kind
+from dunetrace.alerts import sample
+from dunetrace.deliveries import Kind
 from dunetrace.errors import SettingError
-from dunetrace.explain import RateContext, explain
-from dunetrace.signals import FailureSignal, FailureType, Severity
+from dunetrace.explain import explain
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from dunetrace.deliveries import Alert
+    from dunetrace.explain import Explanation
 
 SCHEMA_VERSION = "1.0"
 _STANDARD_PREFIX = "whsec_"
@@ -54,24 +57,7 @@ def message(alert: Alert, secret: str | None, sent_at: float) -> Message:
 
 def test_message(delivery_id: UUID, secret: str | None, sent_at: float) -> Message:
     """A request in the real form, with made-up content, to try a receiver with."""
-    signal = FailureSignal(
-        failure_type=FailureType.TOOL_LOOP,
-        severity=Severity.LOW,
-        run_id="test-run",
-        agent_id="test-agent",
-        agent_version="00000000",
-        step_index=0,
-        confidence=0.5,
-    )
-    alert = Alert(delivery_id, Kind.FIRST, signal, detected_at=sent_at, rate_context=RateContext(1, 1, 1.0, False))
-    words = {
-        "title": "Test alert from Dunetrace",
-        "what": "Nothing happened. Somebody asked for a test of this destination.",
-        "why_it_matters": "An alert that cannot arrive is no alert.",
-        "evidence_summary": "None: this is a test.",
-        "suggested_fixes": [{"description": "Nothing to fix: it arrived.", "language": "text", "code": ""}],
-    }
-    return _sealed("test", alert, secret, sent_at, words)
+    return _sealed("test", sample.alert(delivery_id, sent_at), secret, sent_at, sample.WORDS)
 
 
 def signing_keys(secret: str) -> SigningKeys:
@@ -98,10 +84,9 @@ def without_digests(value: Any) -> Any:
     return value
 
 
-def _sealed(
-    event: str, alert: Alert, secret: str | None, sent_at: float, words: dict[str, Any] | None = None
-) -> Message:
-    document = _document(event, alert, sent_at, words or explain(alert.signal, alert.rate_context).as_json())
+def _sealed(event: str, alert: Alert, secret: str | None, sent_at: float, words: Explanation | None = None) -> Message:
+    words = words or explain(alert.signal, alert.rate_context)
+    document = _document(event, alert, sent_at, words.as_json())
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     return Message(body, _headers(event, body, str(alert.delivery_id), secret, sent_at))
 

@@ -22,3 +22,9 @@ def ground(gateway: Gateway, tmp_path: Path) -> Ground:
 def receiver() -> Iterator[Receiver]:
     with Receiver() as running:
         yield running
+
+
+@pytest.fixture
+def slack_receiver() -> Iterator[Receiver]:
+    with Receiver(slack=True) as running:
+        yield running

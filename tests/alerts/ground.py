@@ -15,9 +15,11 @@ from dunetrace.actors.destination import DestinationActor, Turn
 from dunetrace.actors.dispatcher import Dispatcher
 from dunetrace.alerts import Destination
 from dunetrace.alerts.post import Post, open_post
+from dunetrace.signals import Severity
 from dunetrace.store.gateway import Connection, Gateway
 
 SECRET = "a secret between the two"
+PAGE = "https://page.example"
 
 
 @dataclass
@@ -61,13 +63,23 @@ class Ground:
 
 def ground_on(gateway: Gateway, directory: Path, **environ: str) -> Ground:
     """On this database, with these settings and no file's."""
-    given = {"DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true", "DUNETRACE_ALERT_INTERVAL": "3600", **environ}
+    given = {
+        "DASHBOARD_URL": PAGE,
+        "DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true",
+        "DUNETRACE_ALERT_INTERVAL": "3600",
+        **environ,
+    }
     return Ground(gateway, config.load(given, directory))
 
 
 def webhook(url: str, **others: Any) -> Destination:
     """The destination `WEBHOOK_URL` makes."""
     return Destination("webhook", "webhook", url, **{"secret": SECRET, **others})
+
+
+def slack(url: str) -> Destination:
+    """The destination `SLACK_WEBHOOK_URL` makes, but without its pace."""
+    return Destination("slack", "slack", url, min_severity=Severity.HIGH, lanes=1)
 
 
 def dispatcher_for(*destinations: Destination) -> Dispatcher:

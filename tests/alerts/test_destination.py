@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
 from dunetrace.actors import destination as destination_module
-from dunetrace.actors.destination import LANES, LEASE_S, DestinationActor
+from dunetrace.actors.destination import LEASE_S, DestinationActor
 from dunetrace.alerts import post as post_module
 from dunetrace.deliveries import LIFETIME_S, Outcome, State, Verdict, after, outcome_of
 from dunetrace.store.gateway import Gateway, open_gateway
@@ -150,7 +150,7 @@ async def test_attempts_in_hand_when_the_circuit_opens_do_not_make_it_worse(grou
     async with courier(ground, webhook(receiver.url)) as actor:
         for _ in range(3):
             async with trio.open_nursery() as nursery:
-                for _ in range(LANES):
+                for _ in range(webhook(receiver.url).lanes):
                     nursery.start_soon(actor.turn)
             await ground.advance(0.99)
     (circuit,) = await ground.rows("SELECT failed_rounds FROM destinations")

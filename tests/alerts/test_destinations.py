@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 from structlog.testing import capture_logs
 
-from dunetrace.alerts import FORMATS, destinations_from
+from dunetrace.alerts import FORMS, destinations_from
 from dunetrace.errors import SettingError
 from dunetrace.signals import Severity
 
@@ -16,8 +16,12 @@ URL = "https://hooks.example.com/T0/very-secret-path"
 
 @dataclass
 class Given:
+    """The webhook's settings first."""
+
     webhook_url: str | None = None
     webhook_secret: str | None = None
+    slack_webhook_url: str | None = None
+    slack_min_severity: str = "HIGH"
 
 
 def test_nothing_configured_is_nothing_to_do() -> None:
@@ -31,8 +35,21 @@ def test_the_webhook_gets_every_severity() -> None:
     with capture_logs() as logs:
         (destination,) = destinations_from(Given(URL, "s3cret"))
     assert (destination.name, destination.kind, destination.min_severity) == ("webhook", "webhook", Severity.LOW)
-    assert destination.kind in FORMATS
+    assert destination.kind in FORMS
     assert logs == []
+
+
+def test_slack_gets_what_is_severe_enough() -> None:
+    (destination,) = destinations_from(Given(slack_webhook_url=URL))
+    assert (destination.name, destination.kind, destination.min_severity) == ("slack", "slack", Severity.HIGH)
+    (chatty,) = destinations_from(Given(slack_webhook_url=URL, slack_min_severity="LOW"))
+    assert chatty.min_severity is Severity.LOW
+
+
+def test_slack_beside_the_webhook() -> None:
+    both = destinations_from(Given(URL, "s3cret", slack_webhook_url=URL))
+    assert [destination.name for destination in both] == ["webhook", "slack"]
+    assert "very-secret-path" not in repr(both)
 
 
 def test_an_unsigned_webhook_is_one_warning() -> None:
@@ -67,6 +84,9 @@ def test_neither_the_address_nor_the_secret_shows() -> None:
 def test_an_address_that_cannot_be_used(url: str) -> None:
     with pytest.raises(SettingError, match="WEBHOOK_URL") as raised:
         destinations_from(Given(url, "s3cret"))
+    assert "very-secret-path" not in str(raised.value) and "\n" not in str(raised.value)
+    with pytest.raises(SettingError, match="SLACK_WEBHOOK_URL") as raised:
+        destinations_from(Given(slack_webhook_url=url))
     assert "very-secret-path" not in str(raised.value) and "\n" not in str(raised.value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -82,6 +82,18 @@ async def test_a_destination_counts_from_when_it_was_configured_not_from_its_fir
     await trio.sleep(0.05)  # what is found in this time was found with the destination configured
     await ground.add_signal(age_s=0.02)
     assert (await dispatcher.run_once(ground.ctx)).told == {"webhook"}
+
+
+async def test_a_first_pass_that_had_to_wait_costs_no_alert(ground: Ground) -> None:
+    class Busy:
+        async def unit(self, fn: Any, *args: Any) -> Any:
+            await trio.sleep(0.2)
+            return await ground.gateway.unit(fn, *args)
+
+    dispatcher = dispatcher_for(HOOK)
+    await ground.add_signal()
+    done = await dispatcher.run_once(replace(ground, gateway=cast("Any", Busy())).ctx)
+    assert done.told == {"webhook"}
 
 
 async def test_what_was_found_a_day_ago_is_told_to_nobody(ground: Ground) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+from uuid import uuid4
 
 import pytest
 
+from dunetrace.alerts import FORMS
 from tests.receiver import Mode, Receiver
 
 
@@ -72,3 +74,13 @@ def test_a_stray_client_is_not_recorded() -> None:
 def test_waiting_for_what_does_not_come() -> None:
     with Receiver() as receiver, pytest.raises(TimeoutError):
         receiver.wait_for(1, timeout_s=0.01)
+
+
+def test_it_plays_slack() -> None:
+    good = FORMS["slack"].test_message(uuid4(), None, 0.0).body
+    with Receiver(slack=True) as receiver:
+        assert _post(receiver, good).status == 200
+        assert _post(receiver, b'{"text": "no blocks"}').status == 400
+        receiver.mode = Mode.NOT_FOUND
+        assert _post(receiver, good).status == 404
+        assert [request.mode for request in receiver.wait_for(3)] == [Mode.OK, Mode.BAD_REQUEST, Mode.NOT_FOUND]

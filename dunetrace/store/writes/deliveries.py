@@ -9,6 +9,7 @@ from dunetrace.signals import FailureSignal, FailureType, Severity
 from dunetrace.store.writes import destinations
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from dunetrace.deliveries import Next, Outcome
@@ -115,6 +116,26 @@ async def keep(conn: Connection, claim: Claim, outcome: Outcome, following: Next
     elif following.hold is not None:
         opened = await destinations.hold(conn, claim.destination, following.hold, probe=claim.standing.probe)
     return Kept(known=True, circuit_opened=opened, circuit_closed=closed)
+
+
+async def again(conn: Connection, names: Sequence[str]) -> int:
+    """Make the refused and expired deliveries of these destinations due again, by hand, as if just made; how many.
+
+    Those whose signal is gone, or turned out to be a shadow, stay given up.
+    """
+    rows = await conn.fetch(
+        """
+        UPDATE deliveries d
+        SET state = 'pending', round = 0, attempt = 0, next_attempt_at = now(), created_at = now(), done_at = NULL,
+            lease_until = NULL
+        FROM failure_signals s
+        WHERE d.state IN ('refused', 'expired') AND d.destination = ANY($1) AND NOT s.shadow
+          AND s.run_id = d.run_id AND s.customer_id = d.customer_id AND s.failure_type = d.failure_type
+        RETURNING d.id
+        """,
+        list(names),
+    )
+    return len(rows)
 
 
 async def _take(conn: Connection, destination: str, order: str, lease_s: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -19,10 +20,14 @@ class Circuit(NamedTuple):
     wait_s: float
 
 
-async def register(conn: Connection, subscriptions: Sequence[Subscription], known_for_s: float) -> dict[str, datetime]:
-    """When each destination was first configured; the new ones are stored as `known_for_s` seconds old.
+async def register(
+    conn: Connection, subscriptions: Sequence[Subscription], configured_at: float
+) -> dict[str, datetime]:
+    """When each destination was first configured; the new ones at `configured_at`, by this process's `time.monotonic`.
 
-    Idempotent: a destination that is known keeps its time, also when its kind changes.
+    Measured within the transaction, after its now(): however long it waited to begin, a destination is never taken for
+    younger than it is, which would lose it alerts. Idempotent: a destination that is known keeps its time, also when
+    its kind changes.
     """
     names = [subscription.destination for subscription in subscriptions]
     found = await _first_seen(conn, names)
@@ -35,7 +40,7 @@ async def register(conn: Connection, subscriptions: Sequence[Subscription], know
             """,
             names,
             [subscription.kind for subscription in subscriptions],
-            known_for_s,
+            time.monotonic() - configured_at,
         )
         found = await _first_seen(conn, names)
     return found

@@ -31,15 +31,15 @@ class FanOut(NamedTuple):
         return self.taken == MOST_SIGNALS
 
 
-async def fan_out(conn: Connection, subscriptions: Sequence[Subscription], known_for_s: float) -> FanOut:
+async def fan_out(conn: Connection, subscriptions: Sequence[Subscription], configured_at: float) -> FanOut:
     """Make the deliveries of the oldest ≤ `MOST_SIGNALS` live signals that still owe them, and mark those.
 
     Atomic: a signal is marked exactly when its deliveries are there. Any number of dispatchers may run; a signal one
     holds is skipped by the others, and a delivery that exists already (a severity rose, so the mark was taken back) is
     left alone. A destination gets nothing found before it was configured; a signal found more than a day ago that
-    nobody was told of yet is marked and told to no one.
+    nobody was told of yet is marked and told to no one. `configured_at` is by `time.monotonic`.
     """
-    first_seen = await destinations.register(conn, subscriptions, known_for_s)
+    first_seen = await destinations.register(conn, subscriptions, configured_at)
     signals = await conn.fetch(
         """
         SELECT s.id, s.customer_id, s.run_id, s.failure_type, s.severity, s.detected_at,

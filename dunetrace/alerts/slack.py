@@ -1,0 +1,79 @@
+"""A signal as a Slack message: what a person on call needs to decide whether to look, and a button to look.
+
+The same words as everywhere else, without any digest. Used by the destination actor, and by the command that sends a
+test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dunetrace.alerts import blocks, sample
+from dunetrace.alerts.webhook import without_digests
+from dunetrace.explain import Explanation, RateContext, explain
+from dunetrace.signals import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from dunetrace.alerts.webhook import Message
+    from dunetrace.deliveries import Alert
+
+COLOURS = {
+    Severity.CRITICAL: "#FF0000",
+    Severity.HIGH: "#FF6B00",
+    Severity.MEDIUM: "#FFB800",
+    Severity.LOW: "#36A64F",
+}
+_EMOJI = {Severity.CRITICAL: "🔴", Severity.HIGH: "🟠", Severity.MEDIUM: "🟡", Severity.LOW: "🟢"}
+
+
+def message(alert: Alert, _secret: str | None, _sent_at: float) -> Message:
+    """The request that tells of `alert`. Slack's address is its secret, and Slack stamps the time itself."""
+    signal = replace(alert.signal, evidence=without_digests(alert.signal.evidence))
+    return _message(alert, explain(signal))
+
+
+def test_message(delivery_id: UUID, _secret: str | None, sent_at: float) -> Message:
+    """A message in the real form, with made-up content, to try a channel with."""
+    return _message(sample.alert(delivery_id, sent_at), sample.WORDS)
+
+
+def _message(alert: Alert, words: Explanation) -> Message:
+    severity = alert.signal.severity
+    fallback = f"{severity}: {words.title} ({alert.signal.agent_id})"
+    return blocks.message(fallback, COLOURS[severity], list(_blocks(alert, words)))
+
+
+def _blocks(alert: Alert, words: Explanation) -> Iterator[blocks.Block]:
+    signal = alert.signal
+    yield blocks.header(f"{_EMOJI[signal.severity]} {words.title}")
+    yield blocks.context(
+        [
+            f"{signal.severity}",
+            f"agent {blocks.name(signal.agent_id)}",
+            f"version {blocks.name(signal.agent_version)}",
+            f"run {blocks.name(signal.run_id)}",
+            f"step {signal.step_index:,}",
+            f"confidence {signal.confidence:.0%}",
+        ]
+    )
+    if alert.rate_context is not None:
+        yield blocks.line(rate_line(alert.rate_context))
+    yield blocks.section("What happened", blocks.prose(words.what))
+    yield blocks.section("Why it matters", blocks.prose(words.why_it_matters))
+    yield blocks.section("Evidence", blocks.prose(words.evidence_summary))
+    for fix in words.suggested_fixes[:1]:
+        snippet = [blocks.code(fix.code)] if fix.code.strip() else []
+        yield blocks.section("First fix to try", blocks.prose(fix.description), *snippet)
+    yield from blocks.button("Open the run", alert.run_url)
+
+
+def rate_line(rate: RateContext) -> str:
+    """How common the failure is, in one line."""
+    runs = "run" if rate.total_runs == 1 else "runs"
+    share = "under 1 %" if 0 < rate.rate < 0.01 else f"{rate.rate * 100:.0f} %"
+    said = f"In {rate.affected_runs:,} of {rate.total_runs:,} {runs} ({share}) in the last 7 days"
+    return f"{said}: *systemic*" if rate.is_systemic else said

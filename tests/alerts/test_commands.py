@@ -1,0 +1,87 @@
+"""`alerts test` and `alerts retry`, as a person at a terminal meets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import slack as slack_server
+from tests.alerts.ground import Ground, courier, dispatcher_for, slack
+from tests.receiver import Mode, Receiver
+from tests.test_cli import dunetrace, one_line
+
+HOUR_S = 3600.0
+
+
+def test_a_test_reaches_every_destination(tmp_path: Path, receiver: Receiver, slack_receiver: Receiver) -> None:
+    done = dunetrace(
+        tmp_path, "alerts", "test",
+        WEBHOOK_URL=receiver.url, WEBHOOK_SECRET="a secret", SLACK_WEBHOOK_URL=slack_receiver.url,
+        DUNETRACE_ALLOW_PRIVATE_DESTINATIONS="true",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "webhook: delivered, HTTP 200\nslack: delivered, HTTP 200\n"
+    assert receiver.requests[0].document["event"] == "test"
+    assert "Test alert" in slack_server.accept(slack_receiver.requests[0].body)["text"]
+
+
+def test_a_test_that_fails_says_what_came_back(tmp_path: Path, receiver: Receiver, slack_receiver: Receiver) -> None:
+    slack_receiver.mode = Mode.NOT_FOUND
+    urls = {"WEBHOOK_URL": receiver.url, "WEBHOOK_SECRET": "a secret", "SLACK_WEBHOOK_URL": slack_receiver.url}
+    done = dunetrace(tmp_path, "alerts", "test", DUNETRACE_ALLOW_PRIVATE_DESTINATIONS="true", **urls)
+    assert done.returncode == 1
+    assert done.stdout == "webhook: delivered, HTTP 200\nslack: failed, HTTP 404\n"
+    guarded = dunetrace(tmp_path, "alerts", "test", **urls)
+    assert guarded.returncode == 1
+    assert "slack: failed, it is an internal address, and DUNETRACE_ALLOW_PRIVATE_DESTINATIONS" in guarded.stdout
+    for said in (done.stdout, done.stderr, guarded.stdout, guarded.stderr):
+        assert slack_receiver.path not in said and receiver.path not in said
+    receiver.close()
+    gone = dunetrace(tmp_path, "alerts", "test", DUNETRACE_ALLOW_PRIVATE_DESTINATIONS="true", **urls)
+    assert "webhook: failed, no answer (ConnectError)" in gone.stdout
+
+
+@pytest.mark.parametrize("command", ["test", "retry"])
+def test_nothing_to_try(tmp_path: Path, command: str) -> None:
+    assert "no destination is configured" in one_line(dunetrace(tmp_path, "alerts", command))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("SLACK_WEBHOOK_URL", "hooks.slack.com/services/T0/B0/secret-part", "https://host/path"),
+        ("SLACK_WEBHOOK_URL", "https://host:0/secret-part", "the port must be 1..65535"),
+        ("SLACK_MIN_SEVERITY", "urgent", "LOW, MEDIUM, HIGH, CRITICAL"),
+    ],
+    ids=["no scheme", "no port", "no severity"],
+)
+def test_a_bad_setting_ends_the_start_with_one_line(tmp_path: Path, setting: str, value: str, said: str) -> None:
+    line = one_line(dunetrace(tmp_path, **{setting: value}))
+    assert line.startswith(f"dunetrace: {setting}: ") and said in line and "secret-part" not in line
+
+
+async def test_a_retry_sends_what_was_refused_and_what_expired(
+    ground: Ground, database: str, tmp_path: Path, slack_receiver: Receiver
+) -> None:
+    to_slack = slack(slack_receiver.url)
+    dispatcher = dispatcher_for(to_slack)
+    for run_id in ("refused", "expired", "gone", "done"):
+        await ground.add_signal(run_id)
+    await dispatcher.run_once(ground.ctx)
+    await ground.rows("UPDATE deliveries SET state = 'done' WHERE run_id = 'done'")
+    await ground.rows("UPDATE deliveries SET state = 'refused', attempt = 1 WHERE run_id = 'refused'")
+    await ground.rows("UPDATE deliveries SET state = 'expired', round = 9 WHERE run_id IN ('expired', 'gone')")
+    await ground.rows("DELETE FROM failure_signals WHERE run_id = 'gone'")
+    await ground.advance(100 * HOUR_S)
+    environ = {"DATABASE_URL": database, "SLACK_WEBHOOK_URL": slack_receiver.url}
+    done = dunetrace(tmp_path, "alerts", "retry", **environ)
+    assert (done.returncode, done.stdout) == (0, "2 deliveries and 0 digests are due again\n"), done.stderr
+    async with courier(ground, to_slack) as actor:
+        await actor.until_idle()
+    states = {row["run_id"]: (row["state"], row["round"], row["attempt"]) for row in await ground.deliveries()}
+    assert states == {
+        "refused": ("done", 0, 1), "expired": ("done", 0, 1), "gone": ("expired", 9, 0), "done": ("done", 0, 0)
+    }  # fmt: skip
+    assert len(slack_receiver.requests) == 2
+    assert "0 deliveries" in dunetrace(tmp_path, "alerts", "retry", **environ).stdout
