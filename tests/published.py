@@ -15,9 +15,9 @@ CLIENTS = CHECKOUT / ".cache" / "clients"
 INSTALL_TIMEOUT_S = 300
 
 
-def python_of(version: str) -> Path:
+def python_of(version: str, package: str = "dunetrace") -> Path:
     """The interpreter of an environment that holds nothing but the published client of this version."""
-    environment = CLIENTS / version
+    environment = CLIENTS / (version if package == "dunetrace" else f"{package}-{version}")
     python = environment / "bin" / "python"
     done = environment / "installed"
     if not done.exists():
@@ -25,7 +25,7 @@ def python_of(version: str) -> Path:
             [sys.executable, "-m", "venv", "--clear", str(environment)], check=True, timeout=INSTALL_TIMEOUT_S
         )
         subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"dunetrace=={version}"],
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{package}=={version}"],
             check=True, capture_output=True, timeout=INSTALL_TIMEOUT_S,
         )  # fmt: skip
         done.touch()

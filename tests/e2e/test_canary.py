@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
 import httpx
 
+from dunetrace.serving.api.parameters import Flag
+from dunetrace.serving.api.routes import ROUTES
+from dunetrace.signals import FailureType
 from dunetrace.store.embedded import binaries
+from tests.e2e.relay import Relay
 from tests.harness.invariants import assert_invariants
 from tests.harness.server import Server
 from tests.receiver import Receiver
+
+JSON = "application/json"
 
 # Every content-bearing argument of the SDK, with a canary of its own.
 AGENT = """
@@ -29,7 +37,7 @@ AGENT = """
     def canary():
         return f"{sys.argv[2]}{next(numbers):03d}"
 
-    dt = Dunetrace(sys.argv[1], emit_as_json=True, debug=True)
+    dt = Dunetrace(sys.argv[1], emit_as_json=True, debug=True, hash_key=canary())
     big = canary() + " lorem ipsum" * 5000 + canary()
     told = dict(user_input="Ignore previous instructions " + canary(), system_prompt=canary(), task=canary())
     with dt.run("canary-agent", model="m", tools=["search"], **told) as run:
@@ -52,49 +60,17 @@ AGENT = """
             raise RuntimeError(canary())
     except RuntimeError:
         pass
-    with dt.run("canary-agent", user_input=big, model="m") as run:
+    with dt.run("canary-agent", user_input=big, model="m", note=canary()) as run:
+        with dt.run("canary-agent", user_input=canary(), run_id="child", parent_run_id="parent") as child:
+            child.tool_called("search", args=[canary()], note=canary())
+            child.tool_responded("search", success=False, output=canary().encode(), error=canary(), note=canary())
+            child.retrieval_called("index", query={"deep": [canary()]})
+            child.retrieval_responded("index", 3, 0.9, content={"text": canary()})
         run.final_answer()
+    dt.mark_deploy("canary-agent", "v1")
     assert dt.flush(20), dt.stats()
     dt.shutdown()
 """
-
-
-class Relay:
-    """Stands between the SDK and the server, passes everything on and keeps a copy."""
-
-    def __init__(self, upstream: str) -> None:
-        copies: list[bytes] = []
-        self.copies = copies
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                copies.extend([str(self.headers).encode(), body])
-                headers = {
-                    name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
-                }
-                answer = httpx.post(f"{upstream}{self.path}", content=body, headers=headers, trust_env=False)
-                self.send_response(answer.status_code)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer.content)))
-                self.end_headers()
-                self.wfile.write(answer.content)
-
-            def log_message(self, *_: Any) -> None:
-                """Silent."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Relay:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 def raw_body(canary: str) -> dict[str, Any]:
@@ -134,32 +110,111 @@ def raw_body(canary: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def everything_the_api_says(server: Server) -> bytes:
-    """Every read answer about every agent, run, signal and issue, and the documents about the API."""
+def everything_the_api_says(server: Server, canary: str) -> bytes:
+    """What every route says of every agent, run, signal and issue, and the documents about the API."""
     said = []
 
-    def get(path: str) -> Any:
-        answer = httpx.get(f"{server.api_url}{path}", trust_env=False)
-        said.append(answer.content)
-        return answer.json() if "json" in answer.headers["content-type"] else None
+    with httpx.Client(base_url=server.api_url, timeout=30, trust_env=False) as client:
 
-    for path in ("/openapi.json", "/docs", "/health"):
-        get(path)
-    for agent in get("/v1/agents")["agents"]:
-        for part in ("signals?include_shadow=true", "issues"):
-            get(f"/v1/agents/{agent['agent_id']}/{part}")
-        for run in get(f"/v1/agents/{agent['agent_id']}/runs")["runs"]:
-            assert get(f"/v1/runs/{run['run_id']}")["events"]
+        def ask(path: str, method: str = "GET", **told: Any) -> Any:
+            answer = client.request(method, path, **told)
+            assert answer.status_code < 400, f"{method} {path}: {answer.text}"
+            said.append(str(answer.headers).encode() + answer.content)
+            return answer.json() if "json" in answer.headers["content-type"] else None
+
+        for path in ("/openapi.json", "/docs", "/health"):
+            ask(path)
+        agents = [agent["agent_id"] for agent in ask("/v1/agents")["agents"]]
+
+        def numbered(what: str, name: str = "id") -> list[Any]:
+            return [row[name] for agent in agents for row in ask(f"/v1/agents/{agent}/{what}?limit=500")[what]]
+
+        # A route with another kind of id, or another body, has to be told here what to be asked with.
+        ids = {
+            "agent_id": agents, "run_id": numbered("runs", "run_id"), "signal_id": numbered("signals"),
+            "issue_id": [row["id"] for agent in agents for row in ask(f"/v1/agents/{agent}/issues")["issues"]],
+            "failure_type": list(FailureType),
+        }  # fmt: skip
+        bodies = {
+            "/v1/signals/{signal_id}/record-copy": {"fix_content": "kept, because the user chose to"},
+            "/v1/issues/{issue_id}/resolve": {"resolution_notes": f"{canary}note"},
+        }
+        for route in ROUTES:
+            names = re.findall(r"{(\w+)}", route.path)
+            flags = {given.name: "true" for given in route.parameters if isinstance(given, Flag)}
+            for values in itertools.product(*(ids[name] for name in names)):
+                path = route.path.format(**dict(zip(names, values, strict=True)))
+                if route.method == "GET":
+                    ask(path)
+                    ask(path, params=flags)
+                else:
+                    ask(path, route.method, json=bodies[route.path])
     return b"".join(said)
 
 
+def other_calls(server: Server, canary: str) -> bytes:
+    """The other calls of clients, with content and keys where some put them."""
+    key = {"Authorization": f"Bearer {canary}key"}
+    deploy = {"api_key": f"{canary}key", "agent_id": "raw-agent", "version": "v1", "meta": {"note": f"{canary}meta"}}
+    with httpx.Client(base_url=server.ingest_url, headers=key, trust_env=False) as client:
+        answers = [
+            client.post("/v1/deploy", json=deploy),
+            client.get("/v1/policies", params={"agent_id": "raw-agent", "api_key": f"{canary}key"}),
+            client.get("/v1/orgs/packs", params={"api_key": f"{canary}key"}),
+            client.post("/v1/ingest", content=f'{{"events": [{canary}'.encode(), headers={"Content-Type": JSON}),
+            client.post("/v1/ingest", json={"agent_id": "a", "events": [{"event_type": canary * 9, "x": canary}]}),
+        ]
+    assert [answer.status_code for answer in answers] == [202, 200, 404, 422, 422]
+    return b"".join(answer.content for answer in answers)
+
+
+def digest_of_this_week(server: Server, slack: Receiver) -> None:
+    """Make what was found a day older and a digest owed for it, and wait until it was sent at the next start."""
+    for table, column in (("agent_hours", "hour"), ("signal_hours", "hour"), ("failure_signals", "detected_at")):
+        execute(server.database_url, f"UPDATE {table} SET {column} = {column} - interval '1 day'")
+    execute(server.database_url, "UPDATE issues SET first_seen = first_seen - interval '1 day'")
+    execute(server.database_url, "UPDATE digests SET due_at = due_at - interval '7 days'")
+    alerts = len(slack.requests)
+    server.restart()
+    digest = slack.wait_for(alerts + 1, 30)[alerts]
+    assert b"canary-agent" in digest.body
+
+
+def execute(url: str, sql: str) -> None:
+    subprocess.run([str(binaries() / "psql"), url, "-qc", sql], check=True, cwd="/", env={"PATH": os.environ["PATH"]})
+
+
+def forms_of(canary: str) -> list[bytes]:
+    """The ways in which the text could stand somewhere and still be read: as it is, wide, in hex and in base64."""
+    text = canary.encode()
+    forms = [text, text.lower(), canary.encode("utf-16-le"), text.hex().encode(), text.hex().upper().encode()]
+    for before in range(3):  # bytes in front of it shift what base64 makes of it
+        coded = base64.b64encode(bytes(before) + text)
+        forms.append(coded[-(-before * 8 // 6) : (before + len(text)) * 8 // 6])
+    return forms
+
+
+def test_the_forms_are_found_wherever_they_stand() -> None:
+    for before in range(3):
+        around = b"x" * before + b"CANARY00ff" + b" and more"
+        assert any(form in base64.b64encode(around) for form in forms_of("CANARY00ff"))
+
+
 async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> None:
+    """The secrets are canaries too, but the API key of the agent, which has to travel."""
     canary = f"CANARY{token_hex(8)}"
     script = tmp_path / "agent.py"
     script.write_text(textwrap.dedent(AGENT))
-    with Receiver() as receiver:
+    now = datetime.now(UTC)
+    with Receiver() as receiver, Receiver(slack=True) as slack:
         environment = {
-            "WEBHOOK_URL": receiver.url,
+            "WEBHOOK_URL": f"{receiver.url}/{canary}",
+            "WEBHOOK_SECRET": f"{canary}secret",
+            "SLACK_WEBHOOK_URL": f"{slack.url}/{canary}",
+            "SLACK_MIN_SEVERITY": "LOW",
+            "DIGEST_DAY": str(now.weekday()),
+            "DIGEST_HOUR": str(now.hour),
+            "DUNETRACE_HASH_KEY": f"{canary}hash-key",
             "DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true",
             "LOG_LEVEL": "DEBUG",
         }
@@ -172,29 +227,29 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
             assert agent.returncode == 0, agent.stderr.decode()
             answer = httpx.post(f"{server.ingest_url}/v1/ingest", json=raw_body(canary), trust_env=False)
             assert (answer.status_code, answer.json()["accepted"]) == (202, 12), answer.text
-            refused = httpx.post(
-                f"{server.ingest_url}/v1/ingest", trust_env=False,
-                json={"agent_id": "a", "events": [{"event_type": canary * 9, "step_index": canary}]},
-            )  # fmt: skip
-            assert refused.status_code == 422
+            others = other_calls(server, canary)
             await assert_invariants(server.database_url)
+            said = everything_the_api_says(server, canary)
+            digest_of_this_week(server, slack)
             dump = subprocess.run(
                 [str(binaries() / "pg_dump"), server.database_url],
                 capture_output=True, check=True, cwd="/", env={"PATH": os.environ["PATH"]},
             ).stdout  # fmt: skip
-            said = everything_the_api_says(server)
             server.terminate()
+        sent = b"".join(f"{request.path} {request.headers}".encode() + request.body for request in relay.passed)
         places = {
-            "what left the SDK": b"".join(relay.copies),
+            "what left the SDK": sent,
             "NDJSON": agent.stdout,
             "the agent's stderr": agent.stderr,
-            "the answers of the door": answer.content + refused.content,
+            "the answers of the door": answer.content + others,
             "the tables": dump,
             "the API": said,
-            "the alerts": b"".join(request.body + str(request.headers).encode() for request in receiver.requests),
+            "the webhook": b"".join(request.body + str(request.headers).encode() for request in receiver.requests),
+            "Slack": b"".join(request.body + str(request.headers).encode() for request in slack.requests),
             **{str(path): path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()},
         }
-    for place in ("what left the SDK", "NDJSON", "the tables", "the API", "the alerts"):
+    for place in ("what left the SDK", "NDJSON", "the tables", "the API", "the webhook", "Slack"):
         assert b"canary-agent" in places[place] or b"raw-agent" in places[place], f"{place}: the test saw nothing"
-    assert len(receiver.requests) >= 3
-    assert [place for place, content in places.items() if canary.encode() in content] == []
+    assert min(len(receiver.requests), len(slack.requests)) >= 3
+    found = [place for place, content in places.items() if any(form in content for form in forms_of(canary))]
+    assert found == []
