@@ -1,4 +1,4 @@
-"""An issue's life: open, resolved by clean runs, reopened. Pure; the store applies it under a lock on the row."""
+"""An issue's life: open, resolved by clean runs or by a person, reopened. Pure; the store applies it to locked rows."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ def affected(state: IssueState | None, at: float) -> IssueState:
 
 
 def clean(state: IssueState, at: float) -> IssueState:
-    """The issue after one run of the agent ended without a live signal of its type at `at`."""
-    if state.status == "resolved":
-        return state
-    runs = state.clean_runs_since + 1
-    if runs < CLEAN_RUNS_TO_RESOLVE:
+    """The issue after one run of the agent ended without a live signal of its type at `at`.
+
+    Clean runs of an issue that a person resolved are counted too; enough is enough, so none is counted beyond them.
+    """
+    runs = min(state.clean_runs_since + 1, CLEAN_RUNS_TO_RESOLVE)
+    if runs < CLEAN_RUNS_TO_RESOLVE or state.status == "resolved":
         return replace(state, clean_runs_since=runs)
     return replace(state, status="resolved", resolved_at=at, clean_runs_since=runs)

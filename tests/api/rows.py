@@ -165,6 +165,34 @@ class Rows:
         }
         return int(await self._insert("failure_signals", returning="id", **row | columns))
 
+    async def hour(
+        self, agent_id: str = "a", *, hour: float = NOON, runs: int = 1, tokens: int = 0, version: str = "6ddeb0c4",
+        customer: str = "default",
+    ) -> None:  # fmt: skip
+        await self._insert(
+            "agent_hours",
+            customer_id=customer,
+            agent_id=agent_id,
+            agent_version=version,
+            hour=at(hour),
+            run_count=runs,
+            total_tokens=tokens,
+        )
+
+    async def deploy(
+        self, version: str, agent_id: str = "a", *, deployed: float = NOON, customer: str = "default"
+    ) -> None:
+        await self._insert(
+            "deploys", customer_id=customer, agent_id=agent_id, version=version, deployed_at=at(deployed)
+        )
+
+    async def fix(self, signal_id: int, *, applied: float = NOON, customer: str = "default", **columns: Any) -> int:
+        row = {
+            "customer_id": customer, "run_id": "r", "signal_id": signal_id, "fix_content": "x",
+            "applied_via": "clipboard", "applied_at": at(applied),
+        }  # fmt: skip
+        return int(await self._insert("fixes", returning="id", **row | columns))
+
     async def issue(
         self,
         agent_id: str = "a",
@@ -212,6 +240,12 @@ class Rows:
             active=active,
         )
 
+    async def value(self, query: str) -> Any:
+        return await self._gateway.unit(_value, query)
+
+    async def row(self, query: str) -> dict[str, Any]:
+        return await self._gateway.unit(_row, query)
+
     async def sql(self, statement: str) -> None:
         await self._gateway.unit(_execute, statement)
 
@@ -223,6 +257,16 @@ async def _insert(conn: Connection, table: str, columns: dict[str, Any], returni
     places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
     statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
     return await conn.fetchval(f"{statement} RETURNING {returning}" if returning else statement, *columns.values())
+
+
+async def _value(conn: Connection, query: str) -> Any:
+    return await conn.fetchval(query)
+
+
+async def _row(conn: Connection, query: str) -> dict[str, Any]:
+    record = await conn.fetchrow(query)
+    assert record is not None
+    return dict(record)
 
 
 async def _execute(conn: Connection, statement: str) -> None:

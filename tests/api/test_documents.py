@@ -32,15 +32,17 @@ async def test_it_names_every_route_parameter_and_refusal(api: httpx.AsyncClient
     assert found["info"]["version"] == "1"
     assert set(found["paths"]) == {route.path for route in ROUTES} | {"/health"}
     for route in ROUTES:
-        operation = found["paths"][route.path]["get"]
+        operation = found["paths"][route.path][route.method.lower()]
         assert operation["security"] == [{"key": []}]
         in_path = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
         assert in_path == set(re.findall(r"\{(\w+)\}", route.path))
         in_query = {one["name"] for one in operation["parameters"] if one["in"] == "query"}
         assert in_query == {one.name for one in route.parameters}
         expected = {"200", "401", "403", "503"}
-        expected |= {"422"} if in_query else set()
-        expected |= {"404"} if "/{run_id}" in route.path or "/{issue_id}" in route.path else set()
+        expected |= {"422"} if in_query - {"agent_id", "q"} or route.body or "{failure_type}" in route.path else set()
+        expected |= {"404"} if {"run_id", "issue_id", "signal_id"} & in_path else set()
+        expected |= {"413", "415"} if route.body else set()
+        assert ("requestBody" in operation) is (route.method == "POST")
         assert set(operation["responses"]) == expected
     parameters = {
         one["name"]: one["schema"] for one in found["paths"]["/v1/agents/{agent_id}/signals"]["get"]["parameters"]
@@ -60,7 +62,9 @@ async def test_it_is_closed_in_itself(api: httpx.AsyncClient) -> None:
     assert len(operations) == len(set(operations))
     assert "title" not in schemas["Signal"]["required"]  # explain=false leaves it out
     assert "confidence" in schemas["Signal"]["required"]
-    assert {"events", "signals", "run_id", "events_truncated"} <= set(schemas["Run"]["required"])
+    assert {"signals", "run_id", "events_truncated"} <= set(schemas["Run"]["required"])
+    assert "events" not in schemas["Run"]["required"]  # events=false leaves it out
+    assert schemas["CopiedFix"]["required"] == ["fix_content"]
 
 
 class Reader(HTMLParser):

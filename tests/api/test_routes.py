@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dunetrace.serving.api.absent import ABSENT
 from dunetrace.serving.api.routes import ROUTES
 from dunetrace.store.gateway import Gateway
 from dunetrace.store.reads import issues as issue_reads
@@ -76,6 +77,7 @@ async def test_agents(api: httpx.AsyncClient, rows: Rows) -> None:
                 "critical_count": 0,
                 "high_count": 0,
                 "sparkline": [0, 0, 0, 0, 0, 0, 0],
+                "severity_sparklines": {},
                 "failure_types": {},
                 "dropped_events": 0,
             },
@@ -87,6 +89,11 @@ async def test_agents(api: httpx.AsyncClient, rows: Rows) -> None:
                 "critical_count": 1,
                 "high_count": 13,
                 "sparkline": [1, 0, 0, 0, 1, 0, 3],
+                "severity_sparklines": {
+                    "CRITICAL": [0, 0, 0, 0, 1, 0, 0],
+                    "HIGH": [0, 0, 0, 0, 0, 0, 3],
+                    "MEDIUM": [1, 0, 0, 0, 0, 0, 0],
+                },
                 "failure_types": {"PROMPT_INJECTION_SIGNAL": 1, "REASONING_STALL": 1, "TOOL_LOOP": 13},
                 "dropped_events": 11,
             },
@@ -342,10 +349,12 @@ async def test_each_answer_is_one_unit_of_few_statements(gateway: Gateway, rows:
         await rows.run(f"r{index}")
         await rows.signal(f"r{index}")
         await rows.event("r0", step=index)
-    ids = {"agent_id": "a", "run_id": "r0", "issue_id": str(issue)}
+    ids = {"agent_id": "a", "run_id": "r0", "issue_id": str(issue), "signal_id": "1", "failure_type": "TOOL_LOOP"}
     async with serving(make_api(reads)) as client:
         for route in ROUTES:
-            reads.units.clear()
-            await get(client, route.path.format(**ids))
-            assert len(reads.units) == 1
-            assert 1 <= len(reads.units[0]) <= 4, route.path
+            if route.method == "GET" and route not in ABSENT:
+                await get(client, route.path.format(**ids))  # the first time the driver asks about types too
+                reads.units.clear()
+                await get(client, route.path.format(**ids))
+                assert len(reads.units) == 1
+                assert 1 <= len(reads.units[0]) <= (8 if route.path.endswith("/insights") else 4), route.path

@@ -100,8 +100,10 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         "an issue's status does not fit its clean runs",
-        "SELECT customer_id, agent_id, failure_type, status, clean_runs_since, resolved_at FROM issues "
-        "WHERE (status = 'resolved') <> (clean_runs_since >= 5) OR (status = 'resolved') <> (resolved_at IS NOT NULL)",
+        "SELECT customer_id, agent_id, failure_type, status, clean_runs_since, resolved_by_hand, resolved_at "
+        "FROM issues "
+        "WHERE (status = 'resolved') <> (clean_runs_since >= 5 OR resolved_by_hand) "
+        "OR (status = 'resolved') <> (resolved_at IS NOT NULL)",
     ),
     Check(
         "agents is not a recount",

@@ -79,6 +79,14 @@ def test_nothing_is_found_where_all_is_well(database: str) -> None:
     assert violations(database) == []
 
 
+def test_an_issue_a_person_resolved_is_resolved_before_its_fifth_clean_run(database: str) -> None:
+    build(database)
+    execute(database, "UPDATE issues SET status = 'resolved', resolved_at = now(), resolved_by_hand = TRUE")
+    assert violations(database) == []
+    execute(database, "UPDATE issues SET status = 'reopened', resolved_at = NULL")
+    assert any(found.startswith("an issue's status does not fit its clean runs:") for found in violations(database))
+
+
 @pytest.mark.parametrize("words", PLANTED)
 def test_a_planted_violation_is_found(database: str, words: str) -> None:
     build(database)

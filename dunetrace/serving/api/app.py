@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -21,7 +21,9 @@ from werkzeug.routing import BaseConverter
 from dunetrace.errors import StoreUnavailableError
 from dunetrace.serving.answers import Answer, RefusedError, overloaded, store_away
 from dunetrace.serving.api import docs_page, openapi
-from dunetrace.serving.api.routes import ROUTES, Call, Route
+from dunetrace.serving.api.bodies import read_body
+from dunetrace.serving.api.route import Call, Route
+from dunetrace.serving.api.routes import ROUTES
 from dunetrace.serving.auth import ALL_AGENTS, Gate
 from dunetrace.serving.lifespan import lifespan
 from dunetrace.serving.requests import Receive, Send
@@ -146,7 +148,9 @@ class ApiApp:
             agents = None if principal.agent_id == ALL_AGENTS else frozenset({principal.agent_id})
             given = {name: values[-1] for name, values in request.args.lists()}
             query = {one.name: one.read(given.get(one.name)) for one in route.parameters}
-            call = Call(Scope(principal.customer_id, agents), ids, query, self._now())
+            ids |= {one.name: one.named(ids[one.name], "path") for one in route.choices}
+            body = None if route.body is None else read_body(cast("bytes", await request.get_data()), route.body)
+            call = Call(Scope(principal.customer_id, agents), ids, query, self._now(), body)
             async with self._read_turns:
                 found = await route.handler(self._reads, call)
             return _response(Answer(200, found))

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+from dunetrace.events import storable
 from dunetrace.serving.answers import RefusedError, invalid
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
@@ -47,12 +48,14 @@ class Choice:
     what: str
 
     def read(self, text: str | None) -> str | None:
-        if not text:
-            return self.default
+        return self.named(text, "query") if text else self.default
+
+    def named(self, text: str, place: str) -> str:
+        """The choice that `text` names. `place` is where it was given: query or path."""
         for choice in self.choices:
             if choice.casefold() == text.casefold():
                 return choice
-        raise _refused(self.name, f"must be one of {', '.join(self.choices)}", "choice")
+        raise _refused(self.name, f"must be one of {', '.join(self.choices)}", "choice", place)
 
     def schema(self) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": "string", "enum": list(self.choices)}
@@ -80,8 +83,22 @@ class Flag:
         return {"type": "boolean"} if self.default is None else {"type": "boolean", "default": self.default}
 
 
-Parameter: TypeAlias = Whole | Choice | Flag
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Any text; "" when not given. What Postgres cannot hold becomes U+FFFD."""
+
+    name: str
+    what: str
+
+    def read(self, text: str | None) -> str:
+        return storable(text or "")
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string"}
 
 
-def _refused(name: str, allowed: str, kind: str) -> RefusedError:
-    return invalid(["query", name], f"{name}: {allowed}", kind)
+Parameter: TypeAlias = Whole | Choice | Flag | Text
+
+
+def _refused(name: str, allowed: str, kind: str, place: str = "query") -> RefusedError:
+    return invalid([place, name], f"{name}: {allowed}", kind)

@@ -6,72 +6,41 @@ A handler does its reading in one unit of work.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, NamedTuple
-
-from msgspec import Struct, convert
+from msgspec import convert
 
 from dunetrace.serving.answers import RefusedError
-from dunetrace.serving.api import shapes, words
-from dunetrace.serving.api.parameters import Choice, Flag, Parameter, Whole
+from dunetrace.serving.api import absent, actions, analysis, figures, shapes, words
+from dunetrace.serving.api.parameters import Choice, Flag, Text, Whole
+from dunetrace.serving.api.route import MAX_BIGINT, Call, Route
 from dunetrace.signals import FailureType, Severity
 from dunetrace.store.gateway import Gateway
 from dunetrace.store.reads import agents, issues, runs, signals
-from dunetrace.store.reads.paging import Found, Window
-from dunetrace.store.reads.scope import Scope
-
-MAX_BIGINT = 2**63 - 1
-_ID = re.compile(r"[0-9]{1,19}")
-
-
-class Call(NamedTuple):
-    """One authorised request: whose rows it may see, the ids in its path, its query parameters as declared."""
-
-    scope: Scope
-    ids: Mapping[str, str]
-    query: Mapping[str, Any]
-    asked_at: float  # Unix seconds
-
-    @property
-    def window(self) -> Window:
-        return Window(self.query["offset"], self.query["limit"])
-
-
-Handler = Callable[[Gateway, Call], Awaitable[Struct]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One route. `{name}` in `path` is one percent-encoded segment."""
-
-    path: str
-    handler: Handler
-    answer: type[Struct]
-    what: str
-    parameters: tuple[Parameter, ...] = ()
-    missing: str = ""  # when it answers 404, for the documents
-    method: str = "GET"
-
+from dunetrace.store.reads.paging import Found
 
 PAGING = (
     Whole("offset", 0, 0, MAX_BIGINT, "how many to leave out from the start"),
     Whole("limit", 50, 1, 500, "how many to give at most"),
 )
 EXPLAIN = Flag("explain", True, "false leaves out title, what, why_it_matters, evidence_summary and suggested_fixes")
+FAILURE_TYPE = Choice("failure_type", tuple(FailureType), None, "only this failure type")
+STATUS = Choice("status", ("open", "resolved", "reopened", "all"), "all", "only issues in this state")
 INCLUDE_SHADOW = Flag("include_shadow", False, "true gives shadow signals too")
 
 
 async def list_agents(reads: Gateway, call: Call) -> shapes.Agents:
-    today = datetime.fromtimestamp(call.asked_at, UTC).date()
-    found = await reads.unit(agents.agents, call.scope, call.window, today)
+    found = await reads.unit(agents.agents, call.scope, call.window, call.moment.date())
     return shapes.Agents(convert(found.rows, list[shapes.Agent]), _page(call, found))
 
 
 async def list_runs(reads: Gateway, call: Call) -> shapes.Runs:
-    found = await reads.unit(runs.runs, call.scope, call.ids["agent_id"], call.window, call.query["has_signals"])
+    found = await reads.unit(
+        runs.runs,
+        call.scope,
+        call.ids["agent_id"],
+        call.window,
+        has_signals=call.query["has_signals"],
+        standing=call.query["status"],
+    )
     return shapes.Runs(convert(found.rows, list[shapes.RunSummary]), _page(call, found))
 
 
@@ -91,26 +60,36 @@ async def list_signals(reads: Gateway, call: Call) -> shapes.Signals:
 async def list_issues(reads: Gateway, call: Call) -> shapes.Issues:
     status = None if call.query["status"] == "all" else call.query["status"]
     rows = await reads.unit(issues.issues, call.scope, call.ids["agent_id"], status)
-    for row in rows:
-        row["opened_at"] = row["first_seen"]
-        row["occurrence_count"] = row["signal_count"] = row["affected_runs"]
-    return shapes.Issues(convert(rows, list[shapes.Issue]), len(rows))
+    return shapes.issues(rows, len(rows))
+
+
+async def search_issues(reads: Gateway, call: Call) -> shapes.Issues:
+    status = None if call.query["status"] == "all" else call.query["status"]
+    found = await reads.unit(
+        issues.search,
+        call.scope,
+        call.window,
+        text=call.query["q"],
+        status=status,
+        agent_id=call.query["agent_id"] or None,
+        failure_type=call.query["failure_type"],
+    )
+    return shapes.issues(found.rows, found.total)
 
 
 async def show_run(reads: Gateway, call: Call) -> shapes.Run:
     run_id = call.ids["run_id"]
-    row = await reads.unit(runs.run, call.scope, run_id, call.query["include_shadow"])
+    row = await reads.unit(runs.run, call.scope, run_id, call.query["include_shadow"], call.query["events"])
     if row is None:
         raise RefusedError(404, f"Run '{run_id}' not found")
     return convert(row | {"signals": words.signals(row["signals"], call.query["explain"])}, shapes.Run)
 
 
 async def show_issue(reads: Gateway, call: Call) -> shapes.IssueDetail:
-    text = call.ids["issue_id"]
-    issue_id = int(text) if _ID.fullmatch(text) else -1
-    row = await reads.unit(issues.issue, call.scope, issue_id) if 0 <= issue_id <= MAX_BIGINT else None
+    issue_id = call.number("issue_id")
+    row = None if issue_id is None else await reads.unit(issues.issue, call.scope, issue_id)
     if row is None:
-        raise RefusedError(404, f"Issue {text} not found.")
+        raise RefusedError(404, f"Issue {call.ids['issue_id']} not found.")
     counts = {"affected_runs_count": row["affected_runs"], "affected_runs": row["runs"]}
     return convert(row | counts, shapes.IssueDetail)
 
@@ -127,7 +106,11 @@ ROUTES = (
         list_runs,
         shapes.Runs,
         "An agent's runs, newest start first, running ones too",
-        (*PAGING, Flag("has_signals", None, "true gives only runs with live signals, false only runs without")),
+        (
+            *PAGING,
+            Flag("has_signals", None, "true gives only runs with live signals, false only runs without"),
+            Choice("status", ("running", "completed", "errored", "stalled", "parked"), None, "only runs that are so"),
+        ),
     ),
     Route(
         "/v1/agents/{agent_id}/signals",
@@ -137,7 +120,7 @@ ROUTES = (
         (
             *PAGING,
             Choice("severity", tuple(Severity), None, "only this severity"),
-            Choice("failure_type", tuple(FailureType), None, "only this failure type"),
+            FAILURE_TYPE,
             INCLUDE_SHADOW,
             EXPLAIN,
         ),
@@ -147,15 +130,84 @@ ROUTES = (
         list_issues,
         shapes.Issues,
         "An agent's issues, one per failure type, latest trouble first",
-        (Choice("status", ("open", "resolved", "reopened", "all"), "all", "only issues in this state"),),
+        (STATUS,),
+    ),
+    Route(
+        "/v1/agents/{agent_id}/insights",
+        analysis.show_insights,
+        figures.Insights,
+        "What an agent's runs have in common",
+    ),
+    Route(
+        "/v1/agents/{agent_id}/health-score",
+        analysis.show_health_score,
+        figures.HealthScore,
+        "An agent's health in points of 100, from its newest judged runs",
+    ),
+    Route(
+        "/v1/agents/{agent_id}/token-stats",
+        analysis.show_token_stats,
+        figures.TokenStats,
+        "What an agent spent in tokens, and what of it was wasted",
+    ),
+    Route(
+        "/v1/agents/{agent_id}/failure-patterns/{failure_type}",
+        analysis.show_failure_pattern,
+        figures.FailurePattern,
+        "One failure type of an agent, looked at closely",
+        choices=(FAILURE_TYPE,),
+    ),
+    Route(
+        "/v1/agents/{agent_id}/fixes",
+        actions.list_fixes,
+        shapes.AgentFixes,
+        "The fixes applied for an agent's signals, newest first, at most 100",
     ),
     Route(
         "/v1/runs/{run_id}",
         show_run,
         shapes.Run,
         "One run with its events and its signals",
-        (INCLUDE_SHADOW, EXPLAIN),
+        (INCLUDE_SHADOW, EXPLAIN, Flag("events", True, "false leaves out the events; event_count still counts them")),
         missing="Run '<id>' not found",
+    ),
+    Route(
+        "/v1/signals/{signal_id}/fix-status",
+        actions.show_fix_status,
+        shapes.FixStatus,
+        "Whether a signal was fixed, and whether that helped",
+        missing="Signal <n> not found.",
+    ),
+    Route(
+        "/v1/signals/{signal_id}/record-copy",
+        actions.record_copy,
+        shapes.RecordedFix,
+        "A suggested fix was copied; the same again within a minute is recorded once",
+        missing="Signal <n> not found.",
+        method="POST",
+        body=shapes.CopiedFix,
+    ),
+    Route(
+        "/v1/issues/search",
+        search_issues,
+        shapes.Issues,
+        "Issues of all agents, latest trouble first; total counts all that match",
+        (
+            Text("q", "only issues whose agent or failure type holds this text"),
+            STATUS,
+            Text("agent_id", "only issues of this agent"),
+            FAILURE_TYPE,
+            *PAGING,
+        ),
+    ),
+    Route(
+        "/v1/issues/{issue_id}/resolve",
+        actions.resolve_issue,
+        shapes.Issue,
+        "Resolve an issue by hand; it reopens when it is seen again",
+        missing="Issue <n> not found.",
+        method="POST",
+        body=shapes.Resolution,
     ),
     Route(
         "/v1/issues/{issue_id}",
@@ -164,4 +216,5 @@ ROUTES = (
         "One issue and the runs it affected",
         missing="Issue <n> not found.",
     ),
+    *absent.ABSENT,
 )

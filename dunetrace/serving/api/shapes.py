@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, convert
 
+from dunetrace.verdicts import FixType, Verdict
+
+MAX_TEXT = 65_536  # characters of a text a person sends: a fix, a note
 RunStatus = Literal["running", "ended", "stalled", "parked"]
 ExitReason = Annotated[str, Meta(description='run.completed, run.errored or stalled; "" while the run goes on')]
 Seconds = Annotated[float, Meta(description="Unix seconds")]
+AppliedVia = Literal["langfuse", "clipboard"]
+FixVerdict = Annotated[
+    Verdict,
+    Meta(
+        description="still_occurring: it came back; verified: it did not in 10 runs or more, and that is hardly chance "
+        "(at most 5 %, by the rate before); likely_fixed: it did not in 5 runs or more; otherwise insufficient_data"
+    ),
+]
 
 
 class Page(Struct):
@@ -29,6 +40,9 @@ class Agent(Struct):
     critical_count: int
     high_count: int
     sparkline: Annotated[list[int], Meta(description="live signals a day, oldest first, today (UTC) last; 7 days")]
+    severity_sparklines: Annotated[
+        dict[str, list[int]], Meta(description="the sparkline of each severity that has any live signal in these days")
+    ]
     failure_types: Annotated[dict[str, int], Meta(description="live signals by failure type")]
     dropped_events: Annotated[int, Meta(description="events its senders said they lost before sending")]
 
@@ -104,7 +118,7 @@ class Run(RunSummary, kw_only=True):
     ]
     event_count: Annotated[int, Meta(description="events stored")]
     events_truncated: Annotated[bool, Meta(description="true when only the newest of the events are given")]
-    events: list[Event]
+    events: Annotated[list[Event] | UnsetType, Meta(description="left out on events=false")] = UNSET
     signals: list[Signal]
 
 
@@ -128,6 +142,21 @@ class Issues(Struct):
     total: int
 
 
+def issues(rows: list[dict[str, Any]], total: int) -> Issues:
+    """The list of rows of ``issues``."""
+    return Issues([issue(row) for row in rows], total)
+
+
+def issue(row: dict[str, Any]) -> Issue:
+    """One row of ``issues``, under all the names its numbers go by."""
+    runs = row["affected_runs"]
+    return convert(row | {"opened_at": row["first_seen"], "occurrence_count": runs, "signal_count": runs}, Issue)
+
+
+class Resolution(Struct):
+    resolution_notes: Annotated[str, Meta(description="read and not stored", max_length=MAX_TEXT)] | None = None
+
+
 class AffectedRun(Struct):
     run_id: str
     detected_at: Seconds
@@ -146,6 +175,59 @@ class IssueDetail(Struct):
     clean_runs_since: int
     affected_runs_count: int
     affected_runs: Annotated[list[AffectedRun], Meta(description="newest first, at most 100")]
+
+
+class CopiedFix(Struct):
+    fix_content: Annotated[str, Meta(description="the text of the fix; it is kept", min_length=1, max_length=MAX_TEXT)]
+
+
+class RecordedFix(Struct):
+    fix_id: int
+    signal_id: int
+
+
+class AppliedFix(Struct):
+    fix_id: int
+    fix_type: FixType
+    applied_via: AppliedVia
+    applied_at: Seconds
+    langfuse_prompt_name: str | None
+    langfuse_version: int | None
+
+
+class FixStatus(Struct):
+    """Without a fix, `fix_applied` is all there is."""
+
+    fix_applied: bool
+    applied_at: Annotated[float | UnsetType, Meta(description="of the earliest fix, Unix seconds")] = UNSET
+    applied_via: AppliedVia | UnsetType = UNSET
+    langfuse_prompt_name: str | UnsetType | None = UNSET
+    langfuse_version: int | UnsetType | None = UNSET
+    runs_after_fix: Annotated[
+        int | UnsetType, Meta(description="the agent's runs that started since the earliest fix and were judged")
+    ] = UNSET
+    recurrences_after_fix: Annotated[
+        int | UnsetType, Meta(description="how many of them show the failure, live signals only")
+    ] = UNSET
+    verdict: FixVerdict | UnsetType = UNSET
+    runs_before: Annotated[int | UnsetType, Meta(description="the same for the 30 days before the fix")] = UNSET
+    recurrence_before: int | UnsetType = UNSET
+    runs_after: Annotated[int | UnsetType, Meta(description="the same as runs_after_fix")] = UNSET
+    recurrence_after: Annotated[int | UnsetType, Meta(description="the same as recurrences_after_fix")] = UNSET
+    fixes: Annotated[list[AppliedFix] | UnsetType, Meta(description="oldest first, at most 100")] = UNSET
+
+
+class AgentFix(Struct):
+    signal_id: int
+    failure_type: str
+    fix_type: FixType
+    applied_via: AppliedVia
+    verdict: FixVerdict
+    applied_at: Seconds
+
+
+class AgentFixes(Struct):
+    fixes: list[AgentFix]
 
 
 class ActorHealth(Struct):

@@ -51,6 +51,7 @@ async def agents(conn: Connection, scope: Scope, window: Window, today: date) ->
             "critical_count": 0,
             "high_count": 0,
             "sparkline": [0] * SPARKLINE_DAYS,
+            "severity_sparklines": {},
             "failure_types": {},
         }
     if rows:
@@ -62,6 +63,8 @@ async def agents(conn: Connection, scope: Scope, window: Window, today: date) ->
             if record["day"] is not None:
                 index = min((record["day"] - first_day).days, SPARKLINE_DAYS - 1)  # the two clocks may differ a little
                 agent["sparkline"][index] += record["signals"]
+                of_severity = agent["severity_sparklines"].setdefault(record["severity"], [0] * SPARKLINE_DAYS)
+                of_severity[index] += record["signals"]
     return Found(list(rows.values()), total)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dunetrace.store.reads.paging import Row
+from dunetrace.store.reads.paging import Found, Row, Window
 
 if TYPE_CHECKING:
     from dunetrace.store.gateway import Connection
@@ -25,6 +25,18 @@ WHERE customer_id = $1 AND ($2::text[] IS NULL OR agent_id = ANY($2)) AND agent_
 ORDER BY issues.last_seen DESC, id
 """  # noqa: S608 - made of constants
 
+_MATCHING = """
+FROM issues
+WHERE customer_id = $1 AND ($2::text[] IS NULL OR agent_id = ANY($2))
+  AND ($3 = '' OR position(lower($3) IN lower(agent_id)) > 0 OR position(lower($3) IN lower(failure_type)) > 0)
+  AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR agent_id = $5)
+  AND ($6::text IS NULL OR failure_type = $6)
+"""
+
+_MATCH_COUNT = "SELECT count(*) " + _MATCHING
+
+_MATCH_PAGE = f"SELECT {_FIELDS} {_MATCHING} ORDER BY issues.last_seen DESC, id LIMIT $7 OFFSET $8"
+
 _ONE = f"""
 SELECT {_FIELDS} FROM issues
 WHERE id = $2 AND customer_id = $1 AND ($3::text[] IS NULL OR agent_id = ANY($3))
@@ -43,6 +55,23 @@ async def issues(conn: Connection, scope: Scope, agent_id: str, status: str | No
     """An agent's issues, latest trouble first: one per failure type, so nothing to page. `status` None is all."""
     records = await conn.fetch(_OF_AGENT, scope.customer_id, scope.agent_list, agent_id, status)
     return [dict(record) for record in records]
+
+
+async def search(
+    conn: Connection,
+    scope: Scope,
+    window: Window,
+    *,
+    text: str,
+    status: str | None,
+    agent_id: str | None,
+    failure_type: str | None,
+) -> Found:
+    """Issues of all agents, latest trouble first. `text` is part of an agent's id or a failure type, in any case."""
+    wanted = (scope.customer_id, scope.agent_list, text, status, agent_id, failure_type)
+    total = await conn.fetchval(_MATCH_COUNT, *wanted)
+    records = await conn.fetch(_MATCH_PAGE, *wanted, window.limit, window.offset)
+    return Found([dict(record) for record in records], total)
 
 
 async def issue(conn: Connection, scope: Scope, issue_id: int) -> Row | None:

@@ -24,14 +24,20 @@ started_at, ended_at AS completed_at, coalesce(trigger, '') AS exit_reason, step
 signal_count > 0 AS has_signals, total_tokens
 """
 
-_OF_AGENT = """
+_STANDING = """
+CASE WHEN parked_error IS NOT NULL THEN 'parked' WHEN trigger = 'stalled' THEN 'stalled'
+     WHEN trigger = 'run.errored' THEN 'errored' WHEN trigger IS NOT NULL THEN 'completed' ELSE 'running' END
+"""
+
+_OF_AGENT = f"""
 FROM runs WHERE customer_id = $1 AND ($2::text[] IS NULL OR agent_id = ANY($2)) AND agent_id = $3
             AND ($4::boolean IS NULL OR (signal_count > 0) = $4)
+            AND ($5::text IS NULL OR {_STANDING} = $5)
 """
 
 _COUNT = "SELECT count(*) " + _OF_AGENT
 
-_PAGE = f"SELECT {_SUMMARY} {_OF_AGENT} ORDER BY started_at DESC, run_id LIMIT $5 OFFSET $6"
+_PAGE = f"SELECT {_SUMMARY} {_OF_AGENT} ORDER BY started_at DESC, run_id LIMIT $6 OFFSET $7"
 
 _RUN = f"""
 SELECT {_SUMMARY}, parent_run_id, dropped_events, parked_error, first_day, last_day
@@ -58,18 +64,32 @@ WHERE run_id = $2 AND customer_id = $1 AND ($3::text[] IS NULL OR agent_id = ANY
 """
 
 
-async def runs(conn: Connection, scope: Scope, agent_id: str, window: Window, has_signals: bool | None) -> Found:
-    """An agent's runs, newest start first, running ones too. `has_signals` None is all, else those with / without."""
-    whose = (scope.customer_id, scope.agent_list, agent_id, has_signals)
+async def runs(
+    conn: Connection,
+    scope: Scope,
+    agent_id: str,
+    window: Window,
+    *,
+    has_signals: bool | None = None,
+    standing: str | None = None,
+) -> Found:
+    """An agent's runs, newest start first, running ones too. `has_signals` None is all, else those with / without.
+
+    `standing` None is all, else those that are running, completed, errored, stalled or parked.
+    """
+    whose = (scope.customer_id, scope.agent_list, agent_id, has_signals, standing)
     total = await conn.fetchval(_COUNT, *whose)
     records = await conn.fetch(_PAGE, *whose, window.limit, window.offset)
     return Found([dict(record) for record in records], total)
 
 
-async def run(conn: Connection, scope: Scope, run_id: str, include_shadow: bool) -> Row | None:
+async def run(
+    conn: Connection, scope: Scope, run_id: str, include_shadow: bool, with_events: bool = True
+) -> Row | None:
     """One run with `events` in order (timestamp, step_index, arrival) and `signals`; None when there is none in scope.
 
     Of a run beyond MAX_EVENTS or MAX_EVENT_BYTES the newest events are given; `event_count` counts all stored.
+    Without events there is no telling whether all of them would be given; `events_truncated` is then False.
     """
     record = await conn.fetchrow(_RUN, scope.customer_id, run_id, scope.agent_list)
     if record is None:
@@ -77,7 +97,9 @@ async def run(conn: Connection, scope: Scope, run_id: str, include_shadow: bool)
     found = dict(record)
     whose = (scope.customer_id, run_id, scope.agent_list, found.pop("first_day"), found.pop("last_day"))
     found["event_count"] = await conn.fetchval(_EVENT_COUNT, *whose)
-    found["events"] = [dict(event) for event in await conn.fetch(_EVENTS, *whose, MAX_EVENTS, MAX_EVENT_BYTES)]
-    found["events_truncated"] = len(found["events"]) < found["event_count"]
+    found["events_truncated"] = False
+    if with_events:
+        found["events"] = [dict(event) for event in await conn.fetch(_EVENTS, *whose, MAX_EVENTS, MAX_EVENT_BYTES)]
+        found["events_truncated"] = len(found["events"]) < found["event_count"]
     found["signals"] = await signals.of_run(conn, scope, run_id, include_shadow)
     return found

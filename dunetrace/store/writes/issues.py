@@ -108,7 +108,8 @@ async def _update_issues(conn: Connection, issues: list[_Issue]) -> None:
     await conn.execute(
         "UPDATE issues i SET status = k.status, first_seen = k.first_seen, last_seen = k.last_seen, "
         "resolved_at = k.resolved_at, affected_runs = k.affected_runs, clean_runs_since = k.clean_runs_since, "
-        "last_affected_seq = k.seq FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
+        "last_affected_seq = k.seq, resolved_by_hand = i.resolved_by_hand AND k.status = 'resolved' "
+        "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
         "$5::timestamptz[], $6::int[], $7::int[], $8::bigint[]) "
         "AS k (id, status, first_seen, last_seen, resolved_at, affected_runs, clean_runs_since, seq) WHERE i.id = k.id",
         *columns(rows, 8),
