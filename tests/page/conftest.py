@@ -45,6 +45,32 @@ def plain_asyncio() -> Iterator[None]:
         asyncio.set_event_loop_policy(None)
 
 
+@pytest.fixture(scope="module")
+def still() -> Iterator[PageServer]:
+    """A server whose world no test changes."""
+    with page_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(browser: Browser, still: PageServer) -> Iterator[Callable[..., Watched]]:
+    """A page of the still server for each set of options of Playwright's `new_context`, opened once a module."""
+    known: dict[str, Watched] = {}
+
+    def find(**options: object) -> Watched:
+        name = repr(sorted(options.items()))
+        if name not in known:
+            context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+            context.set_default_timeout(10_000)
+            known[name] = Watched(context.new_page(), still)
+        known[name].forget()
+        return known[name]
+
+    yield find
+    for watched in known.values():
+        watched.page.context.close()
+
+
 @pytest.fixture
 def server() -> Iterator[PageServer]:
     """A server of its own world, for the test to change."""

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from dunetrace.serving.page import Page
+from tests.page import figures
 from tests.page.world import Json, World, build
 
 HEALTHY = {
@@ -37,6 +38,7 @@ class PageServer(ThreadingHTTPServer):
         self.world = world
         self.page = Page()
         self.key = ""  # "" = dev mode, any key or none
+        self.refusal: tuple[int, Json] | None = None  # of whoever has the key
         self.outage = False
         self.health: Json = HEALTHY
         self.seen: list[tuple[str, str]] = []
@@ -58,8 +60,18 @@ class PageServer(ThreadingHTTPServer):
             case ["agents", agent_id, "issues"]:
                 issues = [issue for issue in self.world.issues if issue["agent_id"] == agent_id]
                 return 200, {"issues": issues, "total": len(issues)}
+            case ["agents", agent_id, "insights"]:
+                return 200, figures.insights(self.world, agent_id)
+            case ["agents", agent_id, "health-score"]:
+                return 200, figures.health(self.world, agent_id)
+            case ["agents", agent_id, "token-stats"]:
+                return 200, figures.tokens(self.world, agent_id)
+            case ["issues", "search"]:
+                issues = [issue for issue in self.world.issues if query.get("status") in ("all", issue["status"])]
+                return 200, {"issues": issues, "total": len(issues)}
             case ["runs", run_id] if run_id in self.world.runs:
-                return 200, self.world.runs[run_id]
+                run = self.world.runs[run_id]
+                return 200, run if query.get("events") != "false" else {k: v for k, v in run.items() if k != "events"}
             case ["runs", run_id]:
                 return 404, {"detail": f"Run '{run_id}' not found"}
         return 404, {"detail": "Not found"}
@@ -68,6 +80,7 @@ class PageServer(ThreadingHTTPServer):
         wanted = query.get("has_signals")
         runs = [run for run in self.world.runs.values() if run["agent_id"] == agent_id]
         runs = [run for run in runs if not wanted or run["has_signals"] == (wanted == "true")]
+        runs = [run for run in runs if query.get("status", standing(run)) == standing(run)]
         runs.sort(key=lambda run: -run["started_at"])
         return [{k: v for k, v in run.items() if k not in ("events", "signals")} for run in runs]
 
@@ -80,6 +93,12 @@ class PageServer(ThreadingHTTPServer):
             and query.get("severity", signal["severity"]) == signal["severity"]
             and query.get("failure_type", signal["failure_type"]) == signal["failure_type"]
         ]
+
+
+def standing(run: Json) -> str:
+    if run["status"] != "ended":
+        return str(run["status"])
+    return "errored" if run["exit_reason"] == "run.errored" else "completed"
 
 
 def paged(field: str, items: list[Json], query: dict[str, str]) -> Json:
@@ -107,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.seen.append((self.path, given))
         if self.server.key and given != f"Bearer {self.server.key}":
             return 401, {"detail": "Invalid or inactive API key"}
+        if self.server.refusal:
+            return self.server.refusal
         if self.server.outage:
             return 503, {"detail": "The database is unreachable"}
         first = {key: values[-1] for key, values in parse_qs(urlsplit(f"?{query}").query).items()}

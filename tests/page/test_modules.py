@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from dunetrace.detectors.registry import DETECTORS
 from tests.page.watching import Watched
 
 
 @pytest.fixture
-def call(watched: Watched) -> Any:
+def call(shared: Callable[..., Watched]) -> Any:
     """Calls an exported function of a module with JSON arguments."""
-    page = watched.go("#/nowhere")
+    page = shared().turn_to("#/nowhere")
     script = "async ([module, name, args]) => (await import(`/js/${module}.js`))[name](...args)"
     return lambda module, name, *args: page.evaluate(script, [module, name, list(args)])
 
@@ -82,21 +84,106 @@ def test_shortening_counts_characters_not_code_units(call: Any) -> None:
 
 @pytest.mark.parametrize("id_", ["a/b", "..", "%", "a?b#c", "日本"])
 def test_an_address_leads_back_to_its_id(call: Any, id_: str) -> None:
-    assert call("router", "parse", call("router", "runLink", id_)) == {"view": "run", "id": id_}
+    assert call("router", "parse", call("router", "runLink", id_)) == {"view": "run", "id": id_, "filters": {}}
     link = call("router", "agentLink", id_, "signals", {"severity": "HIGH", "shadow": ""})
     wanted = {"view": "agent", "id": id_, "tab": "signals", "filters": {"severity": "HIGH"}}
     assert call("router", "parse", link) == wanted
 
 
-def test_a_lone_surrogate_is_addressed_as_the_door_stored_it(watched: Watched) -> None:
-    page = watched.go("#/nowhere")
+def test_a_lone_surrogate_is_addressed_as_the_door_stored_it(shared: Callable[..., Watched]) -> None:
+    page = shared().turn_to("#/nowhere")
     link = page.evaluate("import('/js/router.js').then(({ runLink }) => runLink('a' + String.fromCharCode(0xd800)))")
     assert link == "#/runs/a%EF%BF%BD"
 
 
 @pytest.mark.parametrize("hash_", ["#/runs", "#/runs/", "#/agents/x/nothing", "#/runs/%E0%A4%A", "#/runs/a/b", "#x"])
 def test_other_addresses_lead_nowhere(call: Any, hash_: str) -> None:
-    assert call("router", "parse", hash_) == {"view": "lost"}
+    assert call("router", "parse", hash_)["view"] == "lost"
+
+
+@pytest.mark.parametrize("view", ["issues", "signals"])
+def test_a_view_of_all_agents_keeps_its_filters_in_its_address(call: Any, view: str) -> None:
+    link = call("router", "fleetLink", view, {"status": "all", "severity": ""})
+    assert link == f"#/{view}?status=all"
+    assert call("router", "parse", link) == {"view": view, "filters": {"status": "all"}}
+
+
+def test_the_page_knows_every_failure_type_and_its_severity(call: Any) -> None:
+    known = {detector.failure_type.value: detector for detector in DETECTORS}
+    for name, detector in known.items():
+        usual = "MEDIUM" if name == "SLOW_STEP" else detector.severity.value  # HIGH only at five times the limit
+        assert call("kinds", "severityOf", name) == usual, name
+    assert call("kinds", "severityOf", "OF_A_LATER_RELEASE") == "MEDIUM"
+
+
+FIELDS: list[tuple[str, Any, str, str]] = [
+    ("wasted_ms", 8100, "Wasted time", "8.10 s"),
+    ("latency_ms", 12, "Latency", "12 ms"),
+    ("limit_ms", 15000, "Limit", "15.0 s"),
+    ("wasted_tokens", 12345, "Wasted tokens", "12,345"),
+    ("ratio", 9.0, "Ratio", "9 ×"),
+    ("growth_factor", 3.256, "Growth factor", "3.26 ×"),
+    ("rate", 0.25, "Rate", "25 %"),
+    ("output_length", 1834, "Output", "1,834 characters"),
+    ("first_step", 1200, "First step", "1200"),
+    ("call_id", 1200, "Call id", "1200"),
+    ("steps", [4, 6, 8], "Steps", "4, 6, 8"),
+    ("same_arguments", True, "Same arguments", "yes"),
+    ("top_score", None, "Top score", "–"),
+    ("args_hash", "3b6c5b4537d53e449f1d6c1a", "Args digest", "3b6c5b4537d5…"),
+    ("matched_patterns", [], "Matched patterns", "none"),
+    ("meta", {"a": 1}, "Meta", '{"a":1}'),
+    ("<b>x", "<i>", "<b>x", "<i>"),
+]
+
+
+@pytest.mark.parametrize(("key", "given", "label", "value"), FIELDS, ids=range(len(FIELDS)))
+def test_a_stored_field_in_words_with_its_unit(
+    shared: Callable[..., Watched], key: str, given: Any, label: str, value: str
+) -> None:
+    page = shared().turn_to("#/nowhere")
+    script = """async ([key, given]) => {
+        const { fields } = await import("/js/fields.js");
+        const { h } = await import("/js/dom.js");
+        return fields({ [key]: given })[0].map((part) => h("p", {}, part).textContent);
+    }"""
+    assert page.evaluate(script, [key, given]) == [label, value]
+
+
+def test_a_long_list_is_cut_with_its_count(shared: Callable[..., Watched]) -> None:
+    page = shared().turn_to("#/nowhere")
+    script = "import('/js/fields.js').then(({ value }) => value('steps', [...Array(40).keys()]).flat(9).join(''))"
+    assert page.evaluate(script) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 28 more"
+
+
+def test_marks_are_deploys_and_first_sights_of_versions_nobody_deployed(call: Any) -> None:
+    noon = 1_795_348_800  # 2026-11-22 12:00 UTC
+    days = call("insights/charts", "lastDays", noon * 1000)
+    assert (len(days), days[0], days[-1]) == (30, "2026-10-24", "2026-11-22")
+    found = {
+        "deploys": [{"version": "b", "deployed_at": noon - 86_400}],
+        "versions": [
+            {"agent_version": "b", "first_seen": noon - 86_000},
+            {"agent_version": "a", "first_seen": noon - 5 * 86_400},
+            {"agent_version": "old", "first_seen": noon - 60 * 86_400},
+        ],
+    }
+    marks = call("insights/trend", "marksOf", found, days)
+    assert [(one["version"], one["deployed"], one["place"]) for one in marks] == [("a", False, 24.5), ("b", True, 28.5)]
+
+
+@pytest.mark.parametrize(("given", "top"), [(0, 5), (4, 5), (6, 10), (11, 20), (21, 50), (1000, 1000)])
+def test_an_axis_ends_at_a_round_number(call: Any, given: int, top: int) -> None:
+    assert call("insights/charts", "roundUp", given) == top
+
+
+def test_signals_of_several_agents_add_up_by_severity(call: Any) -> None:
+    agents = [
+        {"severity_sparklines": {"HIGH": [0, 0, 0, 0, 0, 1, 2], "LOW": [5, 0, 0, 0, 0, 0, 0]}},
+        {"severity_sparklines": {"HIGH": [0, 0, 0, 0, 0, 0, 3]}},
+    ]
+    assert call("dunes", "totals", agents, 1) == {"HIGH": 5, "LOW": 0}
+    assert call("dunes", "totals", agents, 7) == {"HIGH": 6, "LOW": 5}
 
 
 def test_answers_find_their_calls(call: Any) -> None:

@@ -50,13 +50,68 @@ def test_a_hidden_page_asks_nothing_and_catches_up_when_seen(watched: Watched, s
         page.clock.fast_forward(15_000)
     run_id = new_run(server.world)
     assert len(server.seen) == before
+    status = page.locator(".pop")
+    known = status.text_content() or ""
+    page.evaluate(HIDE, False)
+    expect(status).not_to_have_text(known)
+    assert asked(server, before) == 1
+    assert run_id
+    refresh(page)
+    assert asked(server, before) == 2
+
+
+def asked(server: PageServer, since: int) -> int:
+    """How often the list of agents was read."""
+    return sum(path.startswith("/v1/agents?") for path, _ in server.seen[since:])
+
+
+def test_a_page_seen_again_is_read_at_once_however_short_it_was_hidden(watched: Watched, server: PageServer) -> None:
+    page = start(watched)
+    before = len(server.seen)
+    page.evaluate(HIDE, True)
     with page.expect_response("**/v1/agents?*"):
         page.evaluate(HIDE, False)
-    assert len(server.seen) == before + 1
-    assert run_id
-    with page.expect_response("**/v1/agents?*"):
-        page.clock.fast_forward(15_000)
-    assert len(server.seen) == before + 2
+    assert asked(server, before) == 1
+
+
+def test_the_events_of_a_run_are_read_again_only_when_there_are_more(watched: Watched, server: PageServer) -> None:
+    run = next(run for run in server.world.runs.values() if run["agent_id"] == "invoice-reader")
+    page = start(watched, f"#/runs/{run['run_id']}")
+    rows = len(run["events"])
+    page.locator(".log .payload summary").nth(3).click()
+    page.evaluate("window.changes = 0")
+    page.evaluate("""() => new MutationObserver((all) => { window.changes += all.length; })
+        .observe(document.querySelector(".log"), { childList: true, subtree: true, characterData: true })""")
+    before = len(server.seen)
+    for _ in range(3):
+        refresh(page)
+    assert [("events=false" in path) for path, _ in server.seen[before:]] == [True] * 3
+    assert page.evaluate("window.changes") == 0
+    late = run["events"][-1] | {"event_type": "external.signal", "payload": {"signal_name": "deploy"}}
+    run["events"].append(late)
+    run["event_count"] += 1
+    refresh(page)
+    expect(page.locator(".log tbody tr")).to_have_count(rows + 1)
+    assert server.seen[-1][0].endswith("?include_shadow=true")
+    expect(page.locator(".log details[open]")).to_have_count(1)
+    assert run["events_truncated"] is False
+
+
+def refresh(page: Page) -> None:
+    """Moves the clock by one refresh and waits for its last word: the page plans the next one right after it."""
+    status = page.locator(".pop")
+    before = status.text_content() or ""
+    page.clock.fast_forward(15_000)
+    expect(status).not_to_have_text(before)
+
+
+def test_what_was_found_later_in_an_ended_run_appears(watched: Watched, server: PageServer) -> None:
+    run = next(run for run in server.world.runs.values() if run["agent_id"] == "invoice-reader")
+    page = start(watched, f"#/runs/{run['run_id']}")
+    expect(page.get_by_text("No signals in this run.")).to_be_visible()
+    add(server.world, run, ["TOOL_LOOP"])
+    refresh(page)
+    expect(page.locator("details.signal")).to_have_count(1)
 
 
 def test_a_refresh_keeps_focus_scroll_opened_details_and_the_very_elements(
@@ -66,7 +121,7 @@ def test_a_refresh_keeps_focus_scroll_opened_details_and_the_very_elements(
     card = page.locator("details.signal").nth(3)
     key = card.get_attribute("data-key")
     card.locator("summary").first.click()
-    card.locator(".raw summary").click()
+    card.locator(".fixes details:not([open]) summary").first.click()
     card.get_by_role("button", name="Copy").first.focus()
     page.evaluate("scrollTo(0, 240)")
     page.evaluate("(key) => { window.kept = document.querySelector(`[data-key='${key}']`); }", key)
@@ -77,7 +132,7 @@ def test_a_refresh_keeps_focus_scroll_opened_details_and_the_very_elements(
     expect(page.locator("details.signal").nth(4)).to_have_attribute("data-key", key or "")
     same = "document.querySelector(`[data-key='${window.kept.dataset.key}']`) === window.kept && window.kept.open"
     assert page.evaluate(same)
-    assert page.evaluate("window.kept.querySelector('.raw').open")
+    assert page.evaluate("window.kept.querySelectorAll('.fixes details[open]').length") == 2
     assert page.evaluate("document.activeElement === window.focused")
     assert page.evaluate("scrollY") >= 240  # what came in above is scrolled past, not what is being read
     assert page.evaluate("document.querySelectorAll('#view > *').length") > 0
@@ -103,7 +158,7 @@ def test_an_outage_is_said_in_plain_words_with_a_retry(watched: Watched, server:
     expect(page.get_by_text("The database is unreachable")).to_be_visible()
     server.outage = False
     page.get_by_role("button", name="Try again").click()
-    expect(page.locator("h1")).to_have_text("Agents")
+    expect(page.locator("h1")).to_have_text("Overview")
 
 
 def test_an_outage_after_loading_keeps_what_was_known(watched: Watched, server: PageServer) -> None:
@@ -149,10 +204,22 @@ def test_a_name_that_no_address_can_carry_is_said_so(watched: Watched, server: P
     assert server.seen == []
 
 
+def test_a_key_without_the_scope_says_so_and_another_can_be_given(watched: Watched, server: PageServer) -> None:
+    server.key, server.refusal = "k", (403, {"detail": "This key lacks the scope read"})
+    page = watched.go()
+    page.get_by_label("API key").fill("k")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading")).to_have_text("This isn't allowed")
+    expect(page.get_by_text("This key lacks the scope read")).to_be_visible()
+    page.get_by_role("button", name="Use another key").click()
+    expect(page.locator("h1")).to_have_text("An API key is needed")
+
+
 def test_nobody_yet_means_five_lines_to_start_with(watched: Watched, server: PageServer) -> None:
     server.world = World(server.world.now)
     page = watched.go()
-    expect(page.get_by_text("No agent has been heard of yet")).to_be_visible()
+    expect(page.locator("h1")).to_have_text("No agent has been heard of yet")
+    assert page.locator("pre").first.inner_text().startswith("curl http://127.0.0.1:8001/v1/ingest ")
     snippet = page.locator("pre").last.inner_text()
     assert len(snippet.splitlines()) == 5
     compile(snippet, "snippet", "exec")

@@ -9,11 +9,16 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.page.reading import too_faint
 from tests.page.serving import PageServer
 from tests.page.watching import Watched, until
-from tests.page.world import HOSTILE, LONG, World, add, detail, loop, summarise
+from tests.page.world import HOSTILE, LONG, Json, World, add, detail, loop, summarise
 
-ADDRESSES = ["agents", "runs", "signals", "issues", "clean run", "looping run", "failed run", "running run", "lost"]
+ADDRESSES = [
+    "agents", "all issues", "all signals", "runs", "signals", "issues", "insights", "clean run", "looping run",
+    "failed run", "slow run", "running run", "lost",
+]  # fmt: skip
+Shared = Callable[..., Watched]
 
 
 def address(kind: str, world: World) -> str:
@@ -26,6 +31,10 @@ def address(kind: str, world: World) -> str:
 
     return {
         "agents": lambda: "#/",
+        "all issues": lambda: "#/issues?status=all",
+        "all signals": lambda: "#/signals",
+        "insights": lambda: "#/agents/research-agent/insights",
+        "slow run": lambda: run("bi-analyst", signals=True),
         "runs": lambda: "#/agents/research-agent",
         "signals": lambda: "#/agents/research-agent/signals?shadow=1",
         "issues": lambda: "#/agents/planner%2Fv2/issues",
@@ -44,23 +53,29 @@ def overflow(page: Page) -> int:
 
 @pytest.mark.parametrize("kind", ADDRESSES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_view_is_drawn_without_complaint(open_page: Callable[..., Watched], kind: str, scheme: str) -> None:
-    watched = open_page(color_scheme=scheme)
-    page = watched.go(address(kind, watched.server.world))
+def test_a_view_is_drawn_without_complaint_and_can_be_read(shared: Shared, kind: str, scheme: str) -> None:
+    watched = shared(color_scheme=scheme)
+    page = watched.turn_to(address(kind, watched.server.world))
     expect(page.locator("#view :is(h1, h2)").first).to_be_visible()
     expect(page.locator(".health summary")).to_have_text("All well")
+    open_everything(page)
     assert overflow(page) == 0
+    assert too_faint(page) == []
     watched.assert_clean()
 
 
 @pytest.mark.parametrize("kind", ADDRESSES)
-def test_a_view_fits_a_phone(open_page: Callable[..., Watched], kind: str) -> None:
-    watched = open_page(viewport={"width": 390, "height": 844}, has_touch=True)
-    page = watched.go(address(kind, watched.server.world))
-    for card in page.locator("details.signal").all():
-        card.evaluate("(details) => { details.open = true; }")
+@pytest.mark.parametrize("width", [390, 2200], ids=["phone", "wall"])
+def test_a_view_fits(shared: Shared, kind: str, width: int) -> None:
+    watched = shared(viewport={"width": width, "height": 844})
+    page = watched.turn_to(address(kind, watched.server.world))
+    open_everything(page)
     assert overflow(page) == 0
     watched.assert_clean()
+
+
+def open_everything(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('#view details').forEach((one) => { one.open = true; })")
 
 
 def test_the_watch_on_the_policy_sees_what_it_should(watched: Watched) -> None:
@@ -76,17 +91,99 @@ def test_the_watch_on_the_policy_sees_what_it_should(watched: Watched) -> None:
 
 def test_the_overview_says_what_the_api_says(watched: Watched) -> None:
     page = watched.go()
-    agents = watched.server.world.agents
+    world = watched.server.world
+    agents = world.agents
     expect(page.locator("tbody tr")).to_have_count(len(agents))
-    first = agents[0]
+    first = max(agents, key=trouble)
     row = page.locator("tbody tr").first
     expect(row.locator("th a")).to_have_text(first["agent_id"])
-    cells = row.locator("td")
-    expect(cells.nth(1)).to_have_text(str(first["run_count"]))
-    expect(cells.nth(2)).to_have_text(str(first["signal_count"]))
+    expect(row.locator("td").nth(1)).to_have_text(tallied([first], -1))
+    expect(row.locator("td").nth(2)).to_have_text(tallied([first], 0))
+    expect(row.locator("td").nth(5)).to_have_text(str(first["run_count"]))
     expect(row.locator("svg.spark")).to_have_attribute("aria-label", re.compile(rf"Today: {first['sparkline'][-1]}$"))
-    expect(page.locator(".sums dd").nth(2)).to_have_text(str(sum(agent["signal_count"] for agent in agents)))
-    expect(page.locator(".horizon li").last).to_contain_text(str(sum(agent["sparkline"][-1] for agent in agents)))
+    today = sum(agent["sparkline"][-1] for agent in agents)
+    sums = page.locator(".sums dd")
+    assert sums.nth(0).inner_text() == str(sum(issue["status"] != "resolved" for issue in world.issues))
+    assert sums.nth(1).text_content() == f"{today}{tallied(agents, -1)}"
+    assert sums.nth(3).inner_text() == str(sum(agent["run_count"] for agent in agents))
+    expect(page.locator(".horizon li").last).to_contain_text(str(today))
+    page.get_by_role("button", name="Newest first").click()
+    expect(page.locator("tbody tr").first.locator("th a")).to_have_text(agents[0]["agent_id"])
+    assert page.url.endswith("#/?by=activity")
+
+
+GRAVITY = ("CRITICAL", "HIGH", "MEDIUM", "LOW")
+
+
+def trouble(agent: Json) -> tuple[int, ...]:
+    by = agent["severity_sparklines"]
+    today, week = ([sum(by.get(severity, [0])[since:]) for severity in GRAVITY] for since in (-1, 0))
+    return (*today, *week)
+
+
+def tallied(agents: list[Json], since: int) -> str:
+    """As the page writes the signals of each severity."""
+    counts = {one: sum(sum(agent["severity_sparklines"].get(one, [0])[since:]) for agent in agents) for one in GRAVITY}
+    return "".join(f"{n} {severity.lower()} " for severity, n in counts.items() if n) or "0"
+
+
+def test_what_is_wrong_now_comes_first_the_worst_of_it_on_top(watched: Watched) -> None:
+    page = watched.go()
+    live = [issue for issue in watched.server.world.issues if issue["status"] != "resolved"]
+    expect(page.locator(".wrongs li")).to_have_count(min(6, len(live)))
+    worst = page.locator(".wrongs li").first
+    expect(worst).to_contain_text("Prompt injection signal")
+    expect(worst).to_contain_text("mail-assistant")
+    expect(worst.locator(".badge")).to_have_text("Critical")
+    worst.click()
+    expect(page.locator("h1")).to_have_text("mail-assistant")
+    assert page.url.endswith("/signals?failure_type=PROMPT_INJECTION_SIGNAL")
+
+
+def test_no_open_issue_is_said_to_be_good_news(watched: Watched, server: PageServer) -> None:
+    for issue in server.world.issues:
+        issue["status"] = "resolved"
+    page = watched.go()
+    expect(page.locator("p.calm").filter(has_text="No open issues.")).to_be_visible()
+    expect(page.locator(".wrongs")).to_have_count(0)
+
+
+def test_issues_of_all_agents_by_state(watched: Watched) -> None:
+    page = watched.go("#/issues")
+    issues = watched.server.world.issues
+    for button, states in (
+        ("Resolved", {"resolved"}),
+        ("All", {"open", "reopened", "resolved"}),
+        ("Open", {"open", "reopened"}),
+    ):
+        page.get_by_role("button", name=button, exact=True).click()
+        expect(page.locator("tbody tr")).to_have_count(sum(issue["status"] in states for issue in issues))
+        expect(page.get_by_role("button", name=button, exact=True)).to_have_attribute("aria-pressed", "true")
+    row = page.locator("tbody tr").first
+    expect(row).to_contain_text("mail-assistant")
+    expect(row.locator("svg[role=img]")).to_have_attribute(
+        "aria-label", re.compile(r"\d clean runs? of the 5 that resolve it")
+    )
+
+
+def test_signals_of_all_agents_are_the_newest_of_each_merged(watched: Watched, server: PageServer) -> None:
+    page = watched.go("#/signals?shadow=1")
+    everything = sorted(server.world.signals, key=lambda signal: (-signal["detected_at"], -signal["id"]))
+    assert len(everything) > 40
+    shown = page.locator("details.signal").evaluate_all("(all) => all.map((one) => one.id)")
+    assert shown == [f"signal-{signal['id']}" for signal in everything[:50]]
+    page.get_by_label("Severity").select_option("CRITICAL")
+    critical = [signal for signal in everything if signal["severity"] == "CRITICAL"]
+    expect(page.locator("details.signal")).to_have_count(len(critical))
+    expect(page.locator("details.signal").first).to_contain_text("mail-assistant")
+
+
+def test_the_sections_are_marked_and_lead_to_each_other(watched: Watched) -> None:
+    page = watched.go()
+    for text in ("Issues", "Signals", "Overview"):
+        page.locator("#sections").get_by_role("link", name=text).click()
+        expect(page.locator("h1")).to_contain_text(text)
+        expect(page.locator("#sections [aria-current=page]")).to_have_text(text)
 
 
 def test_from_the_overview_to_a_run_by_keyboard_alone(watched: Watched) -> None:
@@ -156,13 +253,17 @@ def test_more_runs_are_loaded_on_asking_and_stay_over_a_refresh(watched: Watched
 def test_runs_and_signals_are_filtered_by_the_api_and_the_filter_is_in_the_address(watched: Watched) -> None:
     page = watched.go("#/agents/research-agent")
     page.get_by_label("Show").select_option("true")
-    expect(page.locator("tbody tr .tally.some").first).to_be_visible()
+    until(page, "location.hash.endsWith('has_signals=true')")
     with_signals = [
         r for r in watched.server.world.runs.values() if r["agent_id"] == "research-agent" and r["has_signals"]
     ]
     expect(page.locator("tbody tr")).to_have_count(len(with_signals))
     assert page.url.endswith("#/agents/research-agent?has_signals=true")
-    page.get_by_role("link", name="Signals").click()
+    page.get_by_label("Status").select_option("running")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator("tbody .standing")).to_have_text("Running")
+    assert page.url.endswith("#/agents/research-agent?has_signals=true&status=running")
+    page.locator(".tabs").get_by_role("link", name="Signals").click()
     of_agent = [signal for signal in watched.server.world.signals if signal["agent_id"] == "research-agent"]
     live = [signal for signal in of_agent if not signal["shadow"]]
     assert len(of_agent) > len(live)
@@ -217,6 +318,39 @@ def test_failed_and_open_calls_look_so(watched: Watched) -> None:
     expect(page.locator(".standing")).to_have_text("Running")
 
 
+def test_a_slow_call_looks_slow_and_says_how_slow(shared: Shared) -> None:
+    watched = shared()
+    page = watched.turn_to(address("slow run", watched.server.world))
+    expect(page.locator(".bar.slow")).to_have_count(1)
+    expect(page.locator(".bar.slow text")).to_have_text("run_query · 41.0 s")
+    expect(page.locator(".facts").first).to_contain_text("Slow calls1")
+    page.locator(".bar.slow rect").hover()
+    expect(page.locator("#step-facts .warn")).to_have_text("41.0 s, slow")
+    expect(page.locator(".log tr.selected")).to_have_count(2)  # the call and its answer
+
+
+def test_events_are_filtered_by_type_without_asking_the_server(shared: Shared) -> None:
+    watched = shared()
+    kind = address("failed run", watched.server.world)
+    page = watched.turn_to(kind)
+    events = watched.server.world.runs[kind.removeprefix("#/runs/")]["events"]
+    expect(page.locator(".log tbody tr")).to_have_count(len(events))
+    watched.forget()
+    page.get_by_role("button", name="Tools", exact=True).click()
+    tools = [event for event in events if event["event_type"].startswith("tool.")]
+    expect(page.locator(".log tbody tr")).to_have_count(len(tools))
+    assert page.url.endswith("?show=tool")
+    page.get_by_role("button", name="Failed", exact=True).click()
+    expect(page.locator(".log tbody tr")).to_have_count(5)  # four answers, and the end
+    page.get_by_role("button", name="Retrieval", exact=True).click()
+    expect(page.get_by_text("No event of this run is of that kind.")).to_be_visible()
+    assert [request.url for request in watched.requests if "/v1/" in request.url] == []
+    page.go_back()
+    expect(page.locator(".log tbody tr")).to_have_count(5)
+    page.locator(".log tr.failed .payload summary").first.click()
+    expect(page.locator(".log tr.failed .facts").first).to_contain_text("Latency1.00 s")
+
+
 def test_a_parked_run_says_why(watched: Watched) -> None:
     (parked,) = [run for run in watched.server.world.runs.values() if run["status"] == "parked"]
     page = watched.go(f"#/runs/{parked['run_id']}")
@@ -256,15 +390,16 @@ def test_hostile_names_are_text_in_their_place(watched: Watched, server: PageSer
     fix = {"description": name, "language": name, "code": name}
     server.world.signals[-1] |= {"suggested_fixes": [fix], "severity": name[:60]}
     summarise(server.world)
-    page = watched.go()
+    page = watched.go("#/?by=activity")
+    assert overflow(page) == 0
     page.locator("tbody tr").first.locator("th a").click()
     expect(page.locator("h1 bdi.name")).to_be_visible()
     title = page.locator("h1 bdi").get_attribute("title") or ""
     assert len(title) >= min(len(name), 1)
     assert "\u202e" not in page.locator("body").inner_text()
     assert "\x00" not in title
-    for tab in ("Signals", "Open issues", "Runs"):
-        page.get_by_role("link", name=tab).first.click()
+    for tab in ("Signals", "Open issues", "Insights", "Runs"):
+        page.locator(".tabs").get_by_role("link", name=tab).click()
         page.wait_for_selector(".tab")
         assert overflow(page) == 0
     page.locator("tbody a").first.click()

@@ -26,6 +26,7 @@ class World:
     runs: dict[str, Json] = field(default_factory=dict)
     signals: list[Json] = field(default_factory=list)
     issues: list[Json] = field(default_factory=list)
+    deploys: dict[str, list[Json]] = field(default_factory=dict)  # by agent
 
 
 class Script:
@@ -35,7 +36,9 @@ class Script:
         self.at, self.step, self.events = start, 0, list[Json]()
         self.tokens = 0
         self.model = model
-        self._add("run.started", 0, {"input_hash": digest("in", start), "model": model, "tools": tools, **more})
+        self._add(
+            "run.started", 0, {"input_hash": digest("in", int(start) % 6), "model": model, "tools": tools, **more}
+        )
 
     def _add(self, event_type: str, step: int, payload: Json) -> None:
         self.events.append(
@@ -221,6 +224,9 @@ EVIDENCE: dict[str, Json] = {
         "tool_name": "web_search",
         "count": 5,
         "window": 5,
+        "wasted_ms": 8100,
+        "wasted_tokens": 8840,
+        "args_hash": "3b6c5b4537d53e449f1d6c1a3b6c5b45",
         "threshold": 3,
         "steps": [4, 6, 8],
     },
@@ -251,17 +257,24 @@ FLEET = [  # agent, how its runs go, what is found in the bad ones, runs, share 
 ]
 
 
+SPREAD = {"research-agent": 9.0, "fx-booking": 3.0}  # how much longer ago their runs lie
+
+
 def build(now: float) -> World:
     """The whole world, seen at `now`."""
     rng = random.Random(7)
     world = World(now)
     for rank, (agent_id, script, types, runs, share) in enumerate(FLEET):
         for n in range(runs):
-            age = 20.0 + rank * 95 + n * rng.uniform(900, 9000)
+            age = 20.0 + rank * 95 + n * rng.uniform(900, 9000) * SPREAD.get(agent_id, 1)
             bad = bool(types) and rng.random() < share
             _run(
                 world, agent_id, script(now - age) if bad or not types else healthy(now - age), types if bad else [], n
             )
+    world.deploys["research-agent"] = [
+        {"version": digest("research-agent", n)[:8], "deployed_at": now - age * 86400}
+        for n, age in ((0, 12.3), (1, 3.6))
+    ]
     _running(world)
     summarise(world)
     return world
@@ -301,7 +314,7 @@ def detail(agent_id: str, script: Script, exit_reason: str, run_id: str | None =
     return {
         "run_id": run_id or str(uuid.UUID(digest(agent_id, events[0]["timestamp"])[:32])),
         "agent_id": agent_id,
-        "agent_version": digest(agent_id)[:8],
+        "agent_version": version(agent_id, int(events[0]["timestamp"] // (5 * 86400))),
         "status": "ended",
         "started_at": events[0]["timestamp"],
         "completed_at": events[-1]["timestamp"],
@@ -316,6 +329,11 @@ def detail(agent_id: str, script: Script, exit_reason: str, run_id: str | None =
         "events": events,
         "signals": [],
     }
+
+
+def version(agent_id: str, n: int) -> str:
+    """One of two, so that versions can be compared."""
+    return digest(agent_id, n % 2)[:8]
 
 
 def add(world: World, run: Json, types: list[str]) -> None:
@@ -373,12 +391,14 @@ def _agent(world: World, agent_id: str, runs: list[Json]) -> Json:
     live = _live(world, agent_id)
     today = int(world.now // 86400)
     days = [0] * 7
+    by_severity: dict[str, list[int]] = {}
     types: dict[str, int] = {}
     for signal in live:
         types[signal["failure_type"]] = types.get(signal["failure_type"], 0) + 1
         index = 6 - (today - int(signal["detected_at"] // 86400))
         if 0 <= index < 7:
             days[index] += 1
+            by_severity.setdefault(signal["severity"], [0] * 7)[index] += 1
     return {
         "agent_id": agent_id,
         "last_seen": max(run["events"][-1]["timestamp"] for run in runs),
@@ -387,6 +407,7 @@ def _agent(world: World, agent_id: str, runs: list[Json]) -> Json:
         "critical_count": sum(signal["severity"] == "CRITICAL" for signal in live),
         "high_count": sum(signal["severity"] == "HIGH" for signal in live),
         "sparkline": days,
+        "severity_sparklines": by_severity,
         "failure_types": types,
         "dropped_events": 12 if agent_id == "fx-booking" else 0,
     }
@@ -397,7 +418,7 @@ def _issues(world: World, agent: Json) -> list[Json]:
     for failure_type in agent["failure_types"]:
         of_type = [s for s in _live(world, agent["agent_id"]) if s["failure_type"] == failure_type]
         seen = sorted(signal["detected_at"] for signal in of_type)
-        clean = (len(failure_type) * 3) % 7
+        clean = (len(failure_type) * 3 + 2) % 7
         issues.append(
             {
                 "id": sum(map(ord, agent["agent_id"] + failure_type)),

@@ -6,16 +6,18 @@ import { keyPrompt } from "./key.js";
 import { panel } from "./parts.js";
 import { whileSeen } from "./refresh.js";
 import { parse } from "./router.js";
-import { drawCrumbs, drawStatus, errorPanel, staleBanner } from "./shell.js";
+import { drawCrumbs, drawSections, drawStatus, errorPanel, staleBanner } from "./shell.js";
 import { agentView } from "./views/agent.js";
 import { agentsView } from "./views/agents.js";
+import { issuesView } from "./views/issues.js";
 import { runView } from "./views/run.js";
+import { signalsView } from "./views/signals.js";
 
 const EVERY_MS = 15_000;
 const KEPT = 12; // views remembered, so that going back shows at once what was there
 
 const host = document.getElementById("view");
-const makers = { agents: agentsView, agent: agentView, run: runView, lost: lostView };
+const makers = { agents: agentsView, agent: agentView, issues: issuesView, signals: signalsView, run: runView, lost: lostView };
 const kept = new Map(); // hash → {view, error, loaded_at}
 let current = null;
 let loading = new AbortController();
@@ -24,7 +26,7 @@ let scrolled = 0;
 let followed = false; // a link, or back: the focus goes along only then, not when the page is first opened
 
 function lostView() {
-  const body = () => [panel("This address leads nowhere", h("p", {}, h("a", { href: "#/" }, "All agents")))];
+  const body = () => [panel("This address leads nowhere", h("p", {}, h("a", { href: "#/" }, "Overview")))];
   return { title: "Not found", crumbs: ["Not found"], load: async () => {}, render: body };
 }
 
@@ -41,18 +43,28 @@ const context = {
 function open() {
   clearTimeout(scrolled);
   const { hash } = location;
+  const route = parse(hash);
   const before = current;
-  const page = kept.get(hash) ?? { view: makers[parse(hash).view](parse(hash), context), error: null, loaded_at: null };
+  if (before?.view.follow?.(route)) return again(hash);
+  const page = kept.get(hash) ?? { view: makers[route.view](route, context), error: null, loaded_at: null };
   kept.delete(hash);
   kept.set(hash, page);
   if (kept.size > KEPT) kept.delete(kept.keys().next().value);
   current = page;
   const stays = before?.view.family && before.view.family === page.view.family;
+  host.setAttribute("aria-busy", String(!page.loaded_at));
   if (stays && !page.loaded_at) return refresh();
   if (!stays) host.replaceChildren();
   draw();
   if (page.loaded_at && !stays) arrive();
   return refresh();
+}
+
+/** The same view under another address, which changes what it shows but not what it needs. */
+function again(hash) {
+  for (const [one, page] of kept) if (page === current) kept.delete(one);
+  kept.set(hash, current);
+  draw();
 }
 
 /** After a link: to the top and the heading; after going back: to where the reader was. */
@@ -77,6 +89,7 @@ async function refresh() {
   }
   if (signal.aborted) return;
   const first = !host.querySelector("h1");
+  host.setAttribute("aria-busy", "false");
   draw();
   if (first) arrive();
   const state = await status;
@@ -86,13 +99,14 @@ async function refresh() {
 
 function draw() {
   document.title = `${current.view.title.slice(0, 80)} · Dunetrace`;
+  drawSections(parse(location.hash).view);
   drawCrumbs(current.view.crumbs);
   morph(host, h("main", {}, content(current)));
 }
 
 function content({ view, error, loaded_at }) {
   if (error?.kind === "key") return keyPrompt(Boolean(key.get()), refresh);
-  if (error && !loaded_at) return errorPanel(error, refresh);
+  if (error && !loaded_at) return errorPanel(error, refresh, forget);
   if (!loaded_at) return h("p", { class: "loading", key: "loading" }, "Reading…");
   return [error ? staleBanner(error, loaded_at, refresh) : null, view.render()];
 }

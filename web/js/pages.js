@@ -10,8 +10,8 @@ const MOST = 500; // the API's largest limit
  * `field`: the answer's key, `id`: the item's identity, so that one that moved between two requests is shown once.
  */
 export class Pages {
-  constructor(path, field, id) {
-    Object.assign(this, { path, field, id, wanted: PAGE, items: [], total: 0, hasMore: false });
+  constructor(path, field, id, wanted = PAGE) {
+    Object.assign(this, { path, field, id, wanted, items: [], total: 0, hasMore: false });
   }
 
   more() {

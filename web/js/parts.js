@@ -1,7 +1,8 @@
 /** Small pieces every view is made of: names, times, marks, badges, copy buttons, facts, panels. */
 
 import { h, s } from "./dom.js";
-import { ago, local, plural, shorten, utc, visible, words } from "./format.js";
+import { ago, count, local, plural, shorten, utc, visible, words } from "./format.js";
+import { SEVERITIES } from "./kinds.js";
 
 /** A name that came from an agent: isolated, its hidden characters shown, cut to `max` with the whole in the title. */
 export function name(text, max = 60) {
@@ -17,8 +18,6 @@ export function when(at, { relative = false } = {}) {
   if (typeof at !== "number") return h("span", { class: "faint" }, "–");
   return h("time", { datetime: new Date(at * 1000).toISOString(), title: utc(at) }, relative ? ago(at) : local(at));
 }
-
-export const SEVERITIES = ["CRITICAL", "HIGH", "MEDIUM", "LOW"];
 
 const SHAPES = {
   CRITICAL: "M5 1H11L15 5V11L11 15H5L1 11V5Z",
@@ -36,6 +35,15 @@ export const mark = (severity) => s("svg", { class: "mark", viewBox: "0 0 16 16"
 
 export const severityBadge = (severity) =>
   h("span", { class: `badge ${severityClass(severity)}` }, mark(severity), words(severity));
+
+/** How many of each severity, the worst first: marks with numbers. `counts`: {SEVERITY: n}. */
+export function tallies(counts) {
+  const some = SEVERITIES.filter((severity) => counts[severity] > 0);
+  if (!some.length) return h("span", { class: "faint" }, "0");
+  return h("span", { class: "tallies" }, some.map((severity) =>
+    h("span", { class: `tally ${severityClass(severity)}`, title: `${count(counts[severity])} ${severity.toLowerCase()}` },
+      mark(severity), count(counts[severity]), h("span", { class: "unseen" }, ` ${severity.toLowerCase()} `))));
+}
 
 const STATUSES = {
   completed: ["M3 8.500L6.500 12L13 4.500", "Completed", "The agent said it was done."],

@@ -1,13 +1,21 @@
-/** What stands around every view: the way back, how the server is, and the panels for errors. Used by main.js. */
+/** What stands around every view: the ways to the others, how the server is, and the panels for errors. Used by main.js. */
 
 import { key } from "./api.js";
 import { h, morph } from "./dom.js";
 import { local, plural } from "./format.js";
 import { panel } from "./parts.js";
 
-/** "Agents / name / Run" at the top; on the overview nothing. */
+const SECTIONS = [["agents", "#/", "Overview"], ["issues", "#/issues", "Issues"], ["signals", "#/signals", "Signals"]];
+
+/** The views over all agents, the one being shown marked. */
+export function drawSections(view) {
+  const links = SECTIONS.map(([one, href, text]) => h("a", { href, "aria-current": one === view ? "page" : null }, text));
+  morph(document.getElementById("sections"), h("nav", {}, links));
+}
+
+/** "name / Run" at the top, below an agent; elsewhere nothing. */
 export function drawCrumbs(crumbs) {
-  const list = crumbs.length ? h("ol", {}, h("li", {}, h("a", { href: "#/" }, "Agents")), crumbs.map((crumb) => h("li", {}, crumb))) : "";
+  const list = crumbs.length ? h("ol", {}, crumbs.map((crumb) => h("li", {}, crumb))) : "";
   morph(document.getElementById("crumbs"), h("nav", {}, list));
 }
 
@@ -36,10 +44,11 @@ function inWords(state) {
 const retryButton = (retry) => h("button", { type: "button", on: { click: retry } }, "Try again");
 
 /** In place of a view that never loaded. */
-export function errorPanel(error, retry) {
+export function errorPanel(error, retry, forget) {
   return panel(error.title ?? "Something went wrong in this page",
     error.detail ? h("p", {}, error.detail) : null,
-    h("p", { class: "actions" }, retryButton(retry), " ", h("a", { href: "#/" }, "All agents")));
+    h("p", { class: "actions" }, retryButton(retry), error.kind === "scope" && key.get() ? h("button", { type: "button", on: { click: forget } }, "Use another key") : null,
+      h("a", { href: "#/" }, "Overview")));
 }
 
 /** Above a view that shows what was known before. */

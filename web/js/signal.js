@@ -1,36 +1,39 @@
-/** One signal with its explanation: what, why it matters, the evidence and the fixes. Used by the agent's and the run's view. */
+/** One signal with its explanation: what, why it matters, the evidence and the fixes. Used by every view with signals. */
 
 import { h } from "./dom.js";
-import { isNumber, percent, shorten, visible, words } from "./format.js";
+import { fields } from "./fields.js";
+import { percent, shorten, visible, words } from "./format.js";
 import { codeBlock, facts, name, prose, severityBadge, when } from "./parts.js";
-import { runLink } from "./router.js";
+import { agentLink, runLink } from "./router.js";
 
-/** A card to open. `open`: opened at first; `link`: show which run it is of. */
-export function signalCard(signal, { open = false, link = false } = {}) {
+/** A card to open. `open`: opened at first; `link`: show which run it is of; `agent`: and which agent. */
+export function signalCard(signal, { open = false, link = false, agent = false } = {}) {
   const kind = signal.title && signal.title !== words(signal.failure_type) ? words(signal.failure_type) : null;
   return h("details", { class: "signal", key: `signal-${signal.id}`, id: `signal-${signal.id}`, open },
     h("summary", {},
       severityBadge(signal.severity),
       h("span", { class: "title" }, prose(shorten(visible(signal.title ?? words(signal.failure_type)), 200))),
       h("span", { class: "meta" },
-        kind ? h("span", {}, kind) : null,
+        agent ? h("span", { class: "who" }, name(signal.agent_id, 32)) : null,
+        kind ? h("span", { class: "kind" }, kind) : null,
         h("span", {}, `step ${signal.step_index}`),
         h("span", {}, `${percent(signal.confidence)} sure`),
         signal.shadow ? h("span", { class: "tag", title: "Stored and shown, never alerted, never an issue." }, "shadow") : null,
         signal.alerted ? h("span", { class: "tag", title: "At least one destination was told." }, "alerted") : null,
         when(signal.detected_at, { relative: true }))),
-    h("div", { class: "body" }, link ? runLine(signal) : null, explanation(signal), fixes(signal), evidence(signal)));
+    h("div", { class: "body" }, link ? runLine(signal, agent) : null, explanation(signal), fixes(signal)));
 }
 
-const runLine = (signal) =>
-  h("p", { class: "of" }, "In run ", h("a", { href: runLink(signal.run_id) }, name(signal.run_id, 40)), ", version ", name(signal.agent_version, 16), ".");
+const runLine = (signal, agent) =>
+  h("p", { class: "of" }, agent ? [h("a", { href: agentLink(signal.agent_id) }, name(signal.agent_id, 48)), ", run "] : "In run ", h("a", { href: runLink(signal.run_id) }, name(signal.run_id, 40)), ", version ", name(signal.agent_version, 16), ".");
 
 function explanation(signal) {
   const part = (heading, text) => (text ? [h("h4", {}, heading), h("p", {}, prose(visibleLines(text)))] : null);
   return h("div", { class: "words" },
     part("What happened", signal.what),
     part("Why it matters", signal.why_it_matters),
-    part("Evidence", signal.evidence_summary));
+    part("Evidence", signal.evidence_summary),
+    evidence(signal));
 }
 
 const visibleLines = (text) => String(text).split("\n").map(visible).join("\n");
@@ -47,14 +50,7 @@ function fixes(signal) {
 }
 
 function evidence(signal) {
-  const pairs = Object.entries(signal.evidence ?? {});
+  const pairs = fields(signal.evidence);
   if (!pairs.length) return null;
-  return h("details", { class: "raw" }, h("summary", {}, "Evidence as stored"), facts(pairs.map(([k, v]) => [name(k, 40), shown(v)])));
-}
-
-/** A stored value: numbers and flags as they are, everything else as text that may be hostile. */
-export function shown(value) {
-  if (isNumber(value) || typeof value === "boolean") return String(value);
-  if (value === null || value === undefined) return "–";
-  return name(typeof value === "string" ? value : JSON.stringify(value), 120);
+  return h("div", { class: "raw" }, facts(pairs));
 }

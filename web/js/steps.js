@@ -3,6 +3,7 @@
 const CALLS = { "llm.called": "llm", "tool.called": "tool", "retrieval.called": "retrieval" };
 const ANSWERS = { "llm.responded": "llm", "tool.responded": "tool", "retrieval.responded": "retrieval" };
 export const LANES = ["llm", "tool", "retrieval"];
+const SLOW_S = { llm: 30, tool: 15, retrieval: 15 }; // seconds: the defaults of the slow_step detector, for drawing only
 
 /** Of what an event speaks: the tool's, model's, index's or signal's name, or "". */
 export const nameOf = (payload) => payload.tool_name ?? payload.model ?? payload.index_name ?? payload.signal_name ?? payload.error_type ?? "";
@@ -13,8 +14,8 @@ export const inOrder = (events) =>
 
 /**
  * `events` in order → {spans, moments, start, end}. Times are Unix seconds; `now` is where an open call of a run that is
- * still `running` ends. A span: {at, lane, step, name, start, end, outcome: ok|failed|unanswered|open, call, answer}, `at`
- * being its call's place among the events.
+ * still `running` ends. A span: {at, answered_at, lane, step, name, start, end, slow, outcome: ok|failed|unanswered|open, call,
+ * answer}, `at` and `answered_at` being the places of its two events among all.
  */
 export function fold(events, { running = false, now = 0 } = {}) {
   const spans = [];
@@ -24,11 +25,11 @@ export function fold(events, { running = false, now = 0 } = {}) {
     const payload = event.payload ?? {};
     const lane = CALLS[event.event_type];
     if (lane) {
-      const span = { at, lane, step: event.step_index, name: nameOf(payload), start: event.timestamp, end: null, outcome: "open", call: payload, answer: null };
+      const span = { at, answered_at: null, lane, step: event.step_index, name: nameOf(payload), start: event.timestamp, end: null, slow: false, outcome: "open", call: payload, answer: null };
       spans.push(span);
       open.push(span);
     } else if (ANSWERS[event.event_type]) {
-      answer(open, ANSWERS[event.event_type], event, payload);
+      answer(open, ANSWERS[event.event_type], event, payload, at);
     } else {
       moments.push({ at, type: event.event_type, step: event.step_index, time: event.timestamp, name: nameOf(payload) });
     }
@@ -42,10 +43,11 @@ export function fold(events, { running = false, now = 0 } = {}) {
 const answeredLater = (spans, span) => spans.some((other) => other.lane === span.lane && other.at > span.at && other.answer);
 
 function close(span, end, outcome) {
-  Object.assign(span, { end: Math.max(span.start, end), outcome });
+  const slow = outcome !== "unanswered" && end - span.start > SLOW_S[span.lane];
+  Object.assign(span, { end: Math.max(span.start, end), slow, outcome });
 }
 
-function answer(open, lane, event, payload) {
+function answer(open, lane, event, payload, at) {
   const of = (test) => open.findLastIndex((span) => span.lane === lane && test(span));
   let i = payload.call_id === undefined || payload.call_id === null ? -1 : of((span) => span.call.call_id === payload.call_id);
   const named = lane !== "llm" && nameOf(payload);
@@ -55,5 +57,6 @@ function answer(open, lane, event, payload) {
   if (i < 0) return;
   const [span] = open.splice(i, 1);
   span.answer = payload;
+  span.answered_at = at;
   close(span, Math.max(event.timestamp, span.start + (payload.latency_ms ?? 0) / 1000), payload.success === false ? "failed" : "ok");
 }

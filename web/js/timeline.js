@@ -1,7 +1,7 @@
 /** A run drawn as lanes over time (or over steps): bars for calls, shapes for signals. SVG built node by node; used by views/run.js. */
 
 import { s } from "./dom.js";
-import { offset, shorten, visible, words } from "./format.js";
+import { duration, offset, shorten, visible, words } from "./format.js";
 import { shapePath } from "./parts.js";
 import { LANES } from "./steps.js";
 
@@ -66,12 +66,12 @@ export function timeline({ folded, signals, mode, width, selected, onStep, onSig
     axis(folded, mode, place, y), parts);
 }
 
-/** Of bars that would cover the same pixels only one is drawn: the failed one, if there is one. */
+/** Of bars that would cover the same pixels only one is drawn: the failed one, else a slow one, if there is one. */
 function drawn(bars) {
   const seen = new Map();
   for (const bar of bars) {
     const spot = `${bar.row}:${Math.round(bar.x)}:${Math.round(bar.w)}`;
-    if (!seen.has(spot) || bar.span.outcome === "failed") seen.set(spot, bar);
+    if (!seen.has(spot) || bar.span.outcome === "failed" || (bar.span.slow && seen.get(spot).span.outcome !== "failed")) seen.set(spot, bar);
   }
   return [...seen.values()];
 }
@@ -82,10 +82,12 @@ function barOf({ span, row, x, w }, y, selected, onStep) {
   const top = y + row * ROW;
   const failed = span.outcome === "failed";
   const room = w - (failed ? 24 : 8);
-  const label = room > 26 ? shorten(visible(span.name || words(span.lane)), Math.floor((room - 4) / 6.6)) : "";
+  const text = `${visible(span.name || words(span.lane))}${span.slow ? ` · ${duration(span.end - span.start)}` : ""}`;
+  const label = room > 26 ? shorten(text, Math.floor((room - 4) / 6.6)) : "";
   const cross = GUTTER + x + (label ? w - 13 : w / 2 - 3);
-  return s("g", { class: `bar ${span.lane} ${span.outcome}${span === selected ? " selected" : ""}`, on: { pointerenter: () => onStep(span), click: () => onStep(span) } },
+  return s("g", { class: `bar ${span.lane} ${span.outcome}${span.slow ? " slow" : ""}${span === selected ? " selected" : ""}`, on: { pointerenter: () => onStep(span), click: () => onStep(span) } },
     s("rect", { x: GUTTER + x, y: top, width: w, height: BAR, rx: Math.min(3, w / 2) }),
+    span.slow ? s("path", { class: "late", d: `M${GUTTER + x} ${top + BAR + 1.5}h${w}` }) : null,
     failed ? s("path", { class: "cross", d: `M${cross} ${top + 6}l6 6m0 -6l-6 6` }) : null,
     label ? s("text", { x: GUTTER + x + 5, y: top + 13 }, label) : null);
 }

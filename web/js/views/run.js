@@ -3,7 +3,8 @@
 import { get } from "../api.js";
 import { h } from "../dom.js";
 import { count, duration, isNumber, offset, plural, shorten, visible, words } from "../format.js";
-import { eventLog, notesOf } from "../log.js";
+import { choice } from "../filters.js";
+import { eventLog, notesOf, SHOWABLE } from "../log.js";
 import { copyButton, facts, name, panel, runSeconds, standing, statusBadge, when } from "../parts.js";
 import { agentLink, runLink, segment } from "../router.js";
 import { signalCard } from "../signal.js";
@@ -12,12 +13,20 @@ import { timeline } from "../timeline.js";
 
 const STAGE_EDGES = 30; // pixels of .stage's padding and borders, left and right
 
-export function runView({ id }, { redraw, width }) {
-  const state = { run: null, events: [], folded: null, mode: null, at: null, limit: 0 };
+export function runView({ id, filters }, { redraw, width, go }) {
+  const state = { run: null, events: [], folded: null, mode: null, at: null, limit: 0, filters };
+  const read = (more, abort) => get(`/v1/runs/${segment(id)}`, { include_shadow: "true", ...more }, abort);
 
+  /** The events are read again only when there are more of them. */
   async function load(abort) {
-    state.run = await get(`/v1/runs/${segment(id)}`, { include_shadow: "true" }, abort);
-    state.events = inOrder(state.run.events);
+    const known = state.run;
+    const news = known ? await read({ events: "false" }, abort) : null;
+    if (news?.event_count === known?.event_count && known) {
+      state.run = { ...news, events: known.events, events_truncated: known.events_truncated };
+    } else {
+      state.run = await read({}, abort);
+      state.events = inOrder(state.run.events);
+    }
     state.folded = fold(state.events, { running: standing(state.run) === "running", now: Date.now() / 1000 });
     state.mode ??= bestMode(state.folded);
   }
@@ -29,7 +38,13 @@ export function runView({ id }, { redraw, width }) {
       return run ? [h("a", { href: agentLink(run.agent_id) }, name(run.agent_id, 40)), "Run"] : ["Run"];
     },
     load,
-    render: () => [header(state), signalList(state.run.signals), steps(state, redraw, width()), log(state, redraw)],
+    /** Another filter of the same run: nothing to read. */
+    follow(route) {
+      if (route.view !== "run" || route.id !== id) return false;
+      state.filters = route.filters;
+      return true;
+    },
+    render: () => [header(state), signalList(state.run.signals), steps(state, redraw, width()), log(state, redraw, go)],
   };
 }
 
@@ -44,6 +59,7 @@ function header({ run, folded, events }) {
   const parent = run.parent_run_id ?? events.find((event) => event.parent_run_id)?.parent_run_id;
   const calls = (lane) => count(folded.spans.filter((span) => span.lane === lane).length);
   const failed = folded.spans.filter((span) => span.outcome === "failed").length;
+  const slow = folded.spans.filter((span) => span.slow).length;
   return h("header", { class: "head" },
     h("p", { class: "over" }, "Run of ", h("a", { href: agentLink(run.agent_id) }, name(run.agent_id, 48))),
     h("div", { class: "line" }, h("h1", { tabindex: "-1", class: "mono" }, name(run.run_id, 60)), copyButton(run.run_id), statusBadge(run)),
@@ -53,6 +69,7 @@ function header({ run, folded, events }) {
       ["Steps", count(run.step_count)],
       run.events_truncated ? null : ["LLM calls", calls("llm")],
       run.events_truncated ? null : ["Tool calls", [calls("tool"), failed ? h("span", { class: "bad" }, ` · ${failed} failed`) : null]],
+      slow ? ["Slow calls", h("span", { class: "warn" }, count(slow))] : null,
       ["Tokens", isNumber(run.total_tokens) ? count(run.total_tokens) : "–"],
       ["Version", h("span", { class: "mono" }, name(run.agent_version, 16))],
       parent ? ["Part of", h("a", { href: runLink(parent), class: "mono" }, name(parent, 13))] : null,
@@ -97,11 +114,10 @@ function steps(state, redraw, width) {
 }
 
 const modes = (state, redraw) =>
-  h("div", { class: "choice", role: "group", "aria-label": "Draw the steps over" },
-    ["time", "step"].map((mode) => h("button", {
-      type: "button", "aria-pressed": String(state.mode === mode),
-      on: { click: () => { state.mode = mode; redraw(); } },
-    }, mode === "time" ? "By time" : "By step")));
+  choice("Draw the steps over", state.mode, [["time", "By time"], ["step", "By step"]], (mode) => {
+    state.mode = mode;
+    redraw();
+  });
 
 function walk(event, spans, selected, pick) {
   const here = spans.indexOf(selected);
@@ -123,19 +139,22 @@ function stepFacts(span, start) {
   return h("p", { class: "step-facts", id: "step-facts" },
     h("b", {}, `Step ${span.step}`), h("span", { class: `dot ${span.lane}` }), span.name ? name(span.name, 48) : words(span.lane),
     h("span", { class: span.outcome === "failed" ? "bad" : "" }, OUTCOMES[span.outcome]),
-    h("span", {}, span.outcome === "unanswered" ? "" : duration(span.end - span.start)),
+    h("span", { class: span.slow ? "warn" : "" }, span.outcome === "unanswered" ? "" : `${duration(span.end - span.start)}${span.slow ? ", slow" : ""}`),
     h("span", {}, `at ${offset(span.start - start)}`),
     [...new Set(notes)].filter((note) => note !== "failed").map((note) => h("span", { class: "faint" }, shorten(visible(note), 60))));
 }
 
-function log(state, redraw) {
+function log(state, redraw, go) {
+  const wanted = state.filters.show ?? "";
   const more = (limit) => {
     state.limit = limit;
     redraw();
   };
   return h("section", { "aria-labelledby": "events-of-run" },
-    h("h2", { id: "events-of-run" }, "Events ", h("span", { class: "n" }, count(state.events.length))),
-    eventLog({ events: state.events, signals: state.run.signals, limit: state.limit, onMore: more, selected: state.at }));
+    h("div", { class: "line" },
+      h("h2", { id: "events-of-run" }, "Events ", h("span", { class: "n" }, count(state.events.length))),
+      choice("Show events", wanted, SHOWABLE, (show) => go(runLink(state.run.run_id, { show })))),
+    eventLog({ events: state.events, signals: state.run.signals, limit: state.limit, onMore: more, show: wanted, selected: state.folded.spans.find((span) => span.at === state.at) }));
 }
 
 /** Opens a signal's card and brings it into view. */
