@@ -86,7 +86,7 @@ def healthy(dt: Dunetrace, rng: random.Random | None = None) -> None:
 
 def loop(dt: Dunetrace, rng: random.Random | None = None) -> None:
     """Asks the help pages for something they don't have, again and again, and gives up."""
-    times = (rng or random.Random()).randint(4, 6)
+    times = (rng or random.Random()).randint(3, 4)
     question = "Can my invoice be sent to another address?"
     with dt.run(AGENT, user_input=question, system_prompt=SYSTEM_PROMPT, model=MODEL, tools=list(TOOLS)) as run:
         for _ in range(times):

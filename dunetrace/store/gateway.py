@@ -37,6 +37,7 @@ T = TypeVar("T")
 POOL_SIZE = 10  # 2 cores: more connections only queue inside Postgres
 UNIT_TIMEOUT_S = 30.0  # a unit that takes longer is a fault, not work
 CONNECT_TIMEOUT_S = 5.0
+CANCEL_TIMEOUT_S = 1.0  # for Postgres to stop what was cancelled, before its connection is cut
 OUTAGE_FAST_FAIL_S = 1.0  # after a failed connect, units fail at once for this long instead of each waiting
 
 # A host that froze or vanished in the middle of a transaction must not keep its locks, among them those on its leases.
@@ -172,8 +173,19 @@ class Gateway:
 
     @staticmethod
     async def _transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with asyncio.timeout(UNIT_TIMEOUT_S), pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn, conn.transaction():
-            return await work(conn)
+        async with asyncio.timeout(UNIT_TIMEOUT_S), pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+            cut: asyncio.TimerHandle | None = None
+            try:
+                async with conn.transaction():
+                    try:
+                        return await work(conn)
+                    except asyncio.CancelledError:
+                        # The rollback waits for Postgres to confirm the cancellation; a frozen one never does.
+                        cut = asyncio.get_running_loop().call_later(CANCEL_TIMEOUT_S, conn.terminate)
+                        raise
+            finally:
+                if cut is not None:
+                    cut.cancel()
 
     @staticmethod
     async def _bare(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -64,7 +65,7 @@ class Cluster(EmbeddedPostgres):
 
     def shoot(self) -> None:
         """SIGKILL its main process; the others notice and end."""
-        os.kill(self._pids()[0], signal.SIGKILL)
+        os.kill(self._main_pid(), signal.SIGKILL)
 
     def start_after_shot(self) -> None:
         """Start it as soon as the last of the others has let go of the memory they share."""
@@ -81,19 +82,23 @@ class Cluster(EmbeddedPostgres):
 
     def freeze(self) -> None:
         """Stop every process of it where it is: connections stay open and nothing answers."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
 
-    def _pids(self) -> list[int]:
-        """The main process first, then the ones it started."""
+    def _signal_all(self, number: signal.Signals) -> None:
+        """The main process first, so that it starts no other, then the ones it started."""
+        main = self._main_pid()
+        os.kill(main, number)
+        for child in Path(f"/proc/{main}/task/{main}/children").read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
+
+    def _main_pid(self) -> int:
         main = self.running_pid()
         assert main is not None
-        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-        return [main, *map(int, children)]
+        return main
 
     def __enter__(self) -> Self:
         self.start()

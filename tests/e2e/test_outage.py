@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import trio
 
+from dunetrace.errors import StoreUnavailableError
 from dunetrace.serving.auth import key_hash
 from dunetrace.store.embedded import EmbeddedPostgres
+from dunetrace.store.gateway import OUTAGE_FAST_FAIL_S, Connection, open_gateway
 from tests.e2e.clusters import PASSWORD, USER, Cluster
-from tests.e2e.crashing import accepted, load, until
+from tests.e2e.crashing import PATIENCE_S, accepted, load, until
 from tests.harness.invariants import assert_invariants
 from tests.harness.load import Ledger
 from tests.harness.server import Server
@@ -26,12 +29,6 @@ from tests.harness.world import execute
 KEY = "dt_key_of_the_tests"
 PROD = {"AUTH_MODE": "prod"}
 SOON_S = 3.0  # the promise is about a second; the machine may be busy
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
 
 
 @dataclass
@@ -143,6 +140,27 @@ async def test_postgres_freezes_and_is_shot_under_load(cluster: Cluster, tmp_pat
         client.assert_never_crashed()
     assert "401" not in ledger.answers
     assert ledger.retry_after_missing == 0
+
+
+async def test_a_cancelled_unit_comes_back_while_postgres_is_frozen(cluster: Cluster) -> None:
+    async def frozen_half_way(conn: Connection) -> None:
+        await conn.execute("SELECT 1")
+        cluster.freeze()
+        await conn.execute("SELECT 1")
+
+    async def look(conn: Connection) -> int | None:
+        return cast("int | None", await conn.fetchval("SELECT 1"))
+
+    async with open_gateway(cluster.database()) as gateway:
+        await gateway.unit(look)
+        try:
+            with trio.fail_after(PATIENCE_S), trio.move_on_after(0.1):
+                with suppress(StoreUnavailableError):
+                    await gateway.unit(frozen_half_way)
+        finally:
+            cluster.thaw()
+        await trio.sleep(OUTAGE_FAST_FAIL_S)
+        assert await gateway.unit(look) == 1
 
 
 async def test_the_database_is_dropped_and_made_anew(cluster: Cluster, tmp_path: Path) -> None:

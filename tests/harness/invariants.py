@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
@@ -42,11 +43,16 @@ async def settle(url: str, ledger: Ledger | None = None, *, timeout_s: float = 6
 
 
 async def assert_invariants(
-    url: str, ledger: Ledger | None = None, *, timeout_s: float = 60, delivered: bool = True
+    url: str,
+    ledger: Ledger | None = None,
+    *,
+    timeout_s: float = 60,
+    delivered: bool = True,
+    min_severity: Mapping[str, str] | None = None,
 ) -> None:
     """`settle`, then AssertionError with every violation found."""
     await settle(url, ledger, timeout_s=timeout_s, delivered=delivered)
-    found = await trio.to_thread.run_sync(violations, url, ledger)
+    found = await trio.to_thread.run_sync(partial(violations, url, ledger, min_severity=min_severity))
     assert not found, "\n".join(found)
 
 

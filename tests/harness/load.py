@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
+import socket
+import struct
 import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import httpx
@@ -62,6 +65,42 @@ async def drive(
     return ledger
 
 
+async def hang_up(url: str, ledger: Ledger, *, seed: int, stop: trio.Event) -> None:
+    """Until `stop`, clients come to the ingest address `url` and leave too soon.
+
+    Most leave in the middle of their body, in every way there is: nothing of that may be stored, so it isn't in the
+    ledger. Some leave after its last byte, without their answer: that may be stored or not.
+    """
+    rng = random.Random(seed)
+    host, _, port = url.removeprefix("http://").partition(":")
+    while not stop.is_set():
+        whole = rng.random() < 0.25
+        events = run_events(rng, "agent-gone", time.time())
+        body = json.dumps({"agent_id": "agent-gone", "events": events}).encode()
+        sent = body if whole else body[: rng.randrange(len(body))]
+        if whole:
+            ledger.sent.update(_name(event) for event in events)
+        with suppress(OSError, trio.BrokenResourceError):
+            async with await trio.open_tcp_stream(host, int(port)) as stream:
+                await stream.send_all(_request(sent, None if rng.random() < 0.5 and not whole else len(body)))
+                await trio.sleep(rng.choice((0.0, 0.01, 0.1)))
+                if rng.random() < 0.5:  # lingering for 0 seconds makes the end a reset
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            ledger.answers["left"] += 1
+
+
+def _request(body: bytes, length: int | None) -> bytes:
+    """A request whose body has `length` bytes, or, with None, goes on in chunks, of which this is the first."""
+    head = b"POST /v1/ingest HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    if length is None:
+        return head + b"Transfer-Encoding: chunked\r\n\r\n" + f"{len(body) + 1:x}\r\n".encode() + body
+    return head + f"Content-Length: {length}\r\n\r\n".encode() + body
+
+
+def _name(event: Event) -> EventName:
+    return str(event["run_id"]), float(event["timestamp"])
+
+
 @dataclass
 class _Sender:
     """What the clients of one `drive` share."""
@@ -91,7 +130,7 @@ class _Sender:
         """One batch, until there is an answer that stands."""
         body = json.dumps({"agent_id": batch[0]["agent_id"], "events": batch}).encode()
         headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-        names = [(str(event["run_id"]), float(event["timestamp"])) for event in batch]
+        names = [_name(event) for event in batch]
         self.ledger.sent.update(names)
         deadline = trio.current_time() + self.give_up_s
         while trio.current_time() < deadline:
