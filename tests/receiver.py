@@ -235,7 +235,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         receiver = cast("_Server", self.server).receiver
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        length = int(self.headers.get("Content-Length", "0"))
+        body = self.rfile.read(length)
+        if len(body) < length:  # the sender was cut off in the middle of it: nothing arrived
+            self.close_connection = True
+            return
         if not self.path.startswith((receiver.path, receiver.redirect_to)):
             self.send_error(404)
             return
