@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from dunetrace.nursery import Context
     from dunetrace.store.writes.deliveries import Kept
 
+LANES = 4  # attempts at a time: enough that one slow answer is not felt, few enough to be polite
+# A receiver that answered 429 gets at most one alert a second from each lane for a while: Slack takes about that many.
+PACE_S, PACED_FOR_S = 1.0, 60.0
 LEASE_S = 3 * ATTEMPT_TIMEOUT_S  # an attempt and keeping its outcome fit in with room to spare
 SOONEST_S = 0.02  # before looking again at what another process holds just now
 GRACE_S = 3.0  # for the attempts in hand at a stop; what is cut off is attempted again when its lease ends
@@ -74,11 +78,12 @@ class DestinationActor:
         self._rates = Rates()
         self._bell = trio.Event()
         self._told_internal = False
+        self._paced_until = -math.inf  # by trio's clock
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
         async with open_post(allow_private=ctx.settings.allow_private_destinations) as post:
             async with trio.open_nursery() as lanes:
-                for _ in range(self._destination.lanes):
+                for _ in range(LANES):
                     lanes.start_soon(self._lane, ctx, post)
                 task_status.started()
                 while not ctx.stopping.is_set():
@@ -95,6 +100,8 @@ class DestinationActor:
         rate = await self._rates.of(ctx.gateway, claimed.customer_id, signal)
         link = run_url(ctx.settings.dashboard_url, signal.run_id)
         outcome = await self._attempt(claimed.alert._replace(rate_context=rate, run_url=link), post)
+        if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._paced_until = trio.current_time() + PACED_FOR_S
         following = after(claimed.standing, outcome, self._rng)
         kept = await ctx.gateway.unit(deliveries.keep, claimed, outcome, following)
         self._report(claimed, outcome, following, kept)
@@ -112,8 +119,8 @@ class DestinationActor:
                 # that went away costs a few deliveries an attempt and not all of them.
                 with trio.move_on_after(min(turn.wait_s or 0.0, ATTEMPT_CAP_S)):
                     await ctx.stopping.wait()
-            elif turn.state is State.DONE and self._destination.pace_s > 0:
-                with trio.move_on_after(self._destination.pace_s):
+            elif turn.state is State.DONE and trio.current_time() < self._paced_until:
+                with trio.move_on_after(PACE_S):
                     await ctx.stopping.wait()
             elif turn.delivery_id is None:
                 with trio.move_on_after(math.inf if turn.wait_s is None else max(turn.wait_s, SOONEST_S)):

@@ -14,9 +14,6 @@ from dunetrace.errors import SettingError
 from dunetrace.signals import Severity
 from dunetrace.telemetry import log
 
-# Slack takes about one message a second at each address; faster, and each few alerts cost a 429 and a pause.
-SLACK_PACE_S = 1.0
-
 
 class AlertSettings(Protocol):
     """The settings this room reads."""
@@ -40,8 +37,6 @@ class Destination:
     url: str = field(repr=False)
     secret: str | None = field(default=None, repr=False)
     min_severity: Severity = Severity.LOW
-    lanes: int = 4  # attempts at a time: one slow answer is not felt, and it stays polite
-    pace_s: float = 0.0  # a lane's rest after an alert was taken
 
     @property
     def subscription(self) -> Subscription:
@@ -74,8 +69,6 @@ def _slack(settings: AlertSettings) -> Iterator[Destination]:
         "slack",
         settings.slack_webhook_url,
         min_severity=Severity(settings.slack_min_severity),
-        lanes=1,
-        pace_s=SLACK_PACE_S,
     )
 
 

@@ -78,8 +78,8 @@ def webhook(url: str, **others: Any) -> Destination:
 
 
 def slack(url: str) -> Destination:
-    """The destination `SLACK_WEBHOOK_URL` makes, but without its pace."""
-    return Destination("slack", "slack", url, min_severity=Severity.HIGH, lanes=1)
+    """The destination `SLACK_WEBHOOK_URL` makes."""
+    return Destination("slack", "slack", url, min_severity=Severity.HIGH)
 
 
 def dispatcher_for(*destinations: Destination) -> Dispatcher:

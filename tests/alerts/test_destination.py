@@ -150,7 +150,7 @@ async def test_attempts_in_hand_when_the_circuit_opens_do_not_make_it_worse(grou
     async with courier(ground, webhook(receiver.url)) as actor:
         for _ in range(3):
             async with trio.open_nursery() as nursery:
-                for _ in range(webhook(receiver.url).lanes):
+                for _ in range(destination_module.LANES):
                     nursery.start_soon(actor.turn)
             await ground.advance(0.99)
     (circuit,) = await ground.rows("SELECT failed_rounds FROM destinations")
