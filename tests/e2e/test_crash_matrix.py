@@ -18,7 +18,7 @@ import trio
 
 from dunetrace import deliveries, nursery
 from dunetrace.actors import database, destination, digest
-from dunetrace.alerts import destinations, post
+from dunetrace.alerts import post
 from dunetrace.store import gateway, migrations
 from dunetrace.store.reads import digest as digest_reads
 from dunetrace.store.reads import installation, work
@@ -89,7 +89,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (destination, "LEASE_S", 1.0),
         (digest, "LEASE_S", 1.0),
         (digest, "LOOK_S", 0.2),
-        (destinations, "SLACK_PACE_S", 0.02),
     ):
         monkeypatch.setattr(room, name, seconds)
     monkeypatch.setattr(deliveries, "ROUND_WAITS_S", (0.2,))
