@@ -76,12 +76,7 @@ DETECTOR = Detector(
     thresholds=ReasoningStallThresholds,
     evidence=ReasoningStallEvidence,
     detect=detect,
-    yields_to=(
-        FailureType.GOAL_ABANDONMENT,
-        FailureType.TOOL_AVOIDANCE,
-        FailureType.LLM_TRUNCATION_LOOP,
-        FailureType.EMPTY_LLM_RESPONSE,
-    ),
+    yields_to=(FailureType.GOAL_ABANDONMENT, FailureType.LLM_TRUNCATION_LOOP, FailureType.EMPTY_LLM_RESPONSE),
     words={
         "": Words(
             title="Reasoning stall: {llm_calls:LLM call|LLM calls}, {acts:act|acts}",

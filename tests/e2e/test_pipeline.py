@@ -42,6 +42,8 @@ AGENT = """
         run.final_answer()
 
     with dt.run("stall-agent", user_input="hello", model="m", tools=["search"]) as run:
+        run.tool_called("search", {"q": "once"})
+        run.tool_responded("search", output="something")
         for _ in range(9):
             run.llm_called("m", prompt_tokens=10)
             run.llm_responded(completion_tokens=5, finish_reason="stop", output="thinking")
