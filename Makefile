@@ -36,9 +36,10 @@ run: $(STAMP)  ## Start the server: ingest 8001, API 8002, page 3000
 demo: $(STAMP)  ## Start the server and a few example agents, so that the page has something to show
 	$(BIN)/python -m dunetrace --demo
 
+# Files in their order: left to itself, xdist begins with the files of many tests and ends on one long one.
 # What fails beside others is run once more with the machine to itself, in plain view: a busy machine is not a fault.
 test: $(STAMP)  ## Run the tests, side by side; then, alone, those that measure how fast an alert is
-	$(PYTEST) -m "not prove and not alone" --numprocesses 3 --dist loadfile \
+	$(PYTEST) -m "not prove and not alone" --numprocesses 3 --dist loadfile --no-loadscope-reorder \
 	|| $(PYTEST) -m "not prove and not alone" --last-failed --last-failed-no-failures none
 	$(PYTEST) -m "alone and not prove"
 
