@@ -15,6 +15,7 @@ from tests.harness.invariants import rows
 from tests.harness.load import Ledger, hang_up
 from tests.receiver import Mode, Receiver
 
+ASKED_AGAIN_S = 120.0  # a receiver that failed a whole round just before is asked again after a minute
 _FAILED_ATTEMPT = "SELECT FROM deliveries WHERE destination = $1 AND state = 'pending' AND attempt + round > 0 LIMIT 1"
 
 
@@ -85,7 +86,7 @@ async def receivers_answer(around: Around, *, mode: Mode) -> AsyncIterator[None]
         receiver.mode = mode
     try:
         for name, receiver in around.receivers.items():
-            await trio.to_thread.run_sync(receiver.wait_for, known[name] + 1, PATIENCE_S)
+            await trio.to_thread.run_sync(receiver.wait_for, known[name] + 1, ASKED_AGAIN_S)
         yield
     finally:
         for receiver in around.receivers.values():
