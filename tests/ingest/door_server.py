@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import trio
 
-from dunetrace.batches import Batch, EventRow
+from dunetrace.batches import Batch
 from dunetrace.hashing import Hasher
 from dunetrace.serving.auth import Gate, Principal, key_hash
 from dunetrace.serving.ingest_app import IngestApp, IngestLimits
 from dunetrace.serving.sockets import address_of, listen, serve
+from dunetrace.store.packing import EventRow, unpack
 
 HASH_KEY = b"the installation's key"
 
@@ -36,7 +37,7 @@ class RecordedPromise:
     @property
     def rows(self) -> list[EventRow]:
         """The rows of all batches, in the order they came."""
-        return [row for batch in self.kept for row in batch.rows]
+        return [row for batch in self.kept for row in unpack(batch.rows)]
 
 
 @dataclass
