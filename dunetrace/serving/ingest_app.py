@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
@@ -25,6 +24,7 @@ from dunetrace.serving.lifespan import lifespan
 from dunetrace.serving.limits import BodyBudget, RateLimit
 from dunetrace.serving.requests import DisconnectedError, Receive, Request, Scope, Send
 from dunetrace.serving.rows import Admitted, Receipt, admit
+from dunetrace.serving.turns import Turns
 from dunetrace.serving.wire import SentBatch, decode, required_text, tolerant_json
 from dunetrace.telemetry import kind, log, where
 
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from dunetrace.hashing import Hasher
 
 BODIES_IN_HAND_BYTES: Final = 128 << 20  # of all requests together, received and inflated
-LARGE_BODY_BYTES: Final = 4 << 20  # decoded one at a time: it becomes several times its size in memory
-THREAD_BODY_BYTES: Final = 256 << 10  # about 10 ms of work: more would be felt by the other requests
+THREAD_BODY_BYTES: Final = 256 << 10  # about 5 ms of work: more would be felt by the other requests
+# Of bodies between decoding and promise: those decoded on the loop, so that it comes round every few milliseconds, and
+# those decoded in threads, of which a large one becomes several times its size in memory and so is decoded alone.
+LOOP_BODIES_BYTES: Final = 512 << 10
+THREAD_BODIES_BYTES: Final = 4 << 20
 MAX_REQUESTS_IN_HAND: Final = 1_024  # the server under us has no bound of its own
 MAX_SMALL_BODY_BYTES: Final = 1 << 20  # of the calls that carry no events
 MAX_KEY_HEADER_CHARS: Final = 255
@@ -89,7 +92,7 @@ class IngestApp:
         self._bodies = BodyBudget(BODIES_IN_HAND_BYTES)
         self._rate = RateLimit(limits.rate_limit_rpm)
         self._threads = trio.CapacityLimiter(2)
-        self._large_body = trio.Lock()
+        self._turns, self._thread_turns = Turns(LOOP_BODIES_BYTES), Turns(THREAD_BODIES_BYTES)
         self._in_hand = 0
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/v1/ingest": {"POST": self._ingest},
@@ -168,23 +171,24 @@ class IngestApp:
         principal = None
         if bearer(request.headers) or not self._gate.asks_for_key:
             principal = await self._admit(request, "")  # known before the body is read
+        self._promise.check_room()
         with self._bodies.lease() as lease:
             body = await request.body(self._limits.max_body_bytes, lease)
-            async with self._turn(len(body)):
-                batch, body_sha256 = await self._work(len(body), _decoded, body, self._limits.max_events)
-                principal = principal or await self._admit(request, batch.api_key)
-                receipt = Receipt(str(uuid4()), idempotency_key, body_sha256, self._clock())
-                admitted = await self._work(len(body), admit, batch, principal, self._hasher(), receipt)
-            return await self._keep(batch, admitted, receipt)
+            turns = self._turns if len(body) <= THREAD_BODY_BYTES else self._thread_turns
+            await turns.take(request.flow, len(body))
+            try:
+                return await self._accept(request, body, principal, idempotency_key)
+            finally:
+                turns.give_back(len(body))
 
-    @asynccontextmanager
-    async def _turn(self, size_bytes: int) -> AsyncIterator[None]:
-        """A large body waits here until the one before it has become rows."""
-        if size_bytes <= LARGE_BODY_BYTES:
-            yield
-        else:
-            async with self._large_body:
-                yield
+    async def _accept(
+        self, request: Request, body: bytes, principal: Principal | None, idempotency_key: str | None
+    ) -> Answer:
+        batch, body_sha256 = await self._work(len(body), _decoded, body, self._limits.max_events)
+        principal = principal or await self._admit(request, batch.api_key)
+        receipt = Receipt(str(uuid4()), idempotency_key, body_sha256, self._clock())
+        admitted = await self._work(len(body), admit, batch, principal, self._hasher(), receipt)
+        return await self._keep(batch, admitted, receipt)
 
     async def _work(self, size_bytes: int, work: Callable[..., T], *args: Any) -> T:
         """Run `work` here when the body is small, else in a thread."""

@@ -14,6 +14,7 @@ import trio
 
 from dunetrace.errors import DunetraceError
 from dunetrace.serving.answers import RefusedError, invalid
+from dunetrace.serving.auth import bearer
 
 if TYPE_CHECKING:
     from dunetrace.serving.limits import Lease
@@ -42,6 +43,7 @@ class Request:
         self._query: bytes = scope["query_string"]
         headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+        self.flow = bearer(self.headers)  # whose turn it is where many wait
         self._receive = receive
         self._whole = False
 

@@ -28,6 +28,10 @@ class RecordedPromise:
     kept: list[Batch] = field(default_factory=list)
     error: Exception | None = None
 
+    def check_room(self) -> None:
+        if self.error is not None:
+            raise self.error
+
     async def keep(self, batch: Batch) -> None:
         await trio.lowlevel.checkpoint()
         if self.error is not None:
