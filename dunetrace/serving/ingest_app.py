@@ -1,6 +1,6 @@
-"""The ingest door as a plain ASGI app: what agents send, and the few other calls their clients make.
+"""The ingest door: what agents send, and the few other calls their clients make.
 
-`actors/ingest.py` serves it. It has no framework under it because every event of every agent comes this way. What it
+`actors/ingest.py` serves it on `engine.py`. It has no framework under it because every event comes this way. What it
 was given to work with (`Promise`, `Gate`, hash key, clocks) it asks for in its constructor and nowhere else.
 """
 
@@ -20,13 +20,11 @@ from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.events import MAX_NAME_CHARS
 from dunetrace.serving.answers import Answer, RefusedError, invalid, overloaded, store_away
 from dunetrace.serving.auth import Gate, Principal, bearer
-from dunetrace.serving.lifespan import lifespan
 from dunetrace.serving.limits import BodyBudget, RateLimit
-from dunetrace.serving.requests import DisconnectedError, Receive, Request, Scope, Send
+from dunetrace.serving.requests import Request
 from dunetrace.serving.rows import Admitted, Receipt, admit
 from dunetrace.serving.turns import Turns
 from dunetrace.serving.wire import SentBatch, decode, required_text, tolerant_json
-from dunetrace.telemetry import kind, log, where
 
 if TYPE_CHECKING:
     from dunetrace.hashing import Hasher
@@ -37,11 +35,11 @@ THREAD_BODY_BYTES: Final = 256 << 10  # about 5 ms of work: more would be felt b
 # those decoded in threads, of which a large one becomes several times its size in memory and so is decoded alone.
 LOOP_BODIES_BYTES: Final = 512 << 10
 THREAD_BODIES_BYTES: Final = 4 << 20
-MAX_REQUESTS_IN_HAND: Final = 1_024  # the server under us has no bound of its own
+MAX_REQUESTS_IN_HAND: Final = 1_024  # the engine bounds connections only, and those are ten times as many
 MAX_SMALL_BODY_BYTES: Final = 1 << 20  # of the calls that carry no events
 MAX_KEY_HEADER_CHARS: Final = 255
 OVERLOAD_HOLD_S: Final = 0.1  # a client that retries at once then costs ten requests a second, not thousands
-PROMISE_TIMEOUT_S: Final = 10.0  # below the server's read timeout, which would close the connection on the client
+PROMISE_TIMEOUT_S: Final = 10.0  # well below the engine's limit for a whole request
 MAX_FAULTS_SHOWN: Final = 100
 DETECTOR_CONFIG_TTL_S: Final = 60
 
@@ -71,7 +69,7 @@ class Counters:
 
 
 class IngestApp:
-    """See the module. Every error of a request ends in a JSON answer here; none reaches the server below."""
+    """See the module. What a request can be refused for ends in a JSON answer here."""
 
     def __init__(
         self,
@@ -102,26 +100,12 @@ class IngestApp:
             "/health": {"GET": self._get_health},
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI's entry."""
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._http(Request(scope, receive), send)
-        else:
-            await send({"type": "websocket.close", "code": 1000})
-
-    async def _http(self, request: Request, send: Send) -> None:
-        try:
-            answer = await self._answer(request)
-            if answer.status == 503 and request.path != "/health":
-                await trio.sleep(OVERLOAD_HOLD_S)
-            await request.drain()
-        except DisconnectedError:
-            return
-        body, headers = answer.encoded()
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    async def answer(self, request: Request) -> Answer:
+        """The engine's entry. Raises what it doesn't expect: the engine answers that with 500."""
+        answer = await self._answer(request)
+        if answer.status == 503 and request.path != "/health":
+            await trio.sleep(OVERLOAD_HOLD_S)
+        return answer
 
     async def _answer(self, request: Request) -> Answer:
         self._in_hand += 1
@@ -134,11 +118,6 @@ class IngestApp:
             return overloaded(str(full)).answer()
         except StoreUnavailableError:
             return store_away().answer()
-        except DisconnectedError:
-            raise
-        except Exception as error:
-            log.error("ingest.failed", error=kind(error), at=where(error))
-            return Answer(500, {"detail": "Internal error"})
         finally:
             self._in_hand -= 1
 
@@ -160,6 +139,7 @@ class IngestApp:
 
     async def _admit(self, request: Request, key: str) -> Principal:
         principal = await self._gate.admit(request.headers, scope="ingest", key=key)
+        request.came_with(principal.key_hash)
         self._rate.take(principal.key_hash or principal.customer_id, self._now_s())
         return principal
 

@@ -45,7 +45,6 @@ async def test_accepted_events_are_kept_before_the_answer() -> None:
         assert first.received_at.timestamp() == pytest.approx(said["queued_at"], abs=1e-5)
         assert (first.event_key, second.event_key) == (f"{first.batch_id}:0", f"{first.batch_id}:1")
         assert second.parent_run_id == "parent"
-        assert door.promise.kept[0].size_bytes == len(answer.request.content)
         assert door.app.counters.accepted_events == 2
 
 
@@ -190,7 +189,7 @@ async def test_a_whole_ring_in_one_body_is_kept(count: int) -> None:
     """Bodies above 256 KiB and above 4 MiB take other ways through the door; what comes out is the same."""
     async with open_door() as door:
         body = _body(*(event(step_index=number) for number in range(count)))
-        assert len(body) > (ingest_app.LARGE_BODY_BYTES if count == 22_000 else ingest_app.THREAD_BODY_BYTES)
+        assert len(body) > (ingest_app.THREAD_BODIES_BYTES if count == 22_000 else ingest_app.THREAD_BODY_BYTES)
         answers = []
 
         async def post() -> None:
@@ -329,7 +328,7 @@ async def test_the_same_batch_under_one_idempotency_key_has_the_same_identities(
         for content, encoding in ((body, "identity"), (gzip.compress(body), "gzip")):
             await door.post(content, Idempotency_Key="k3", Content_Encoding=encoding)
         plain, zipped = door.promise.kept[-2:]
-        assert [row.event_key for row in plain.rows] == [row.event_key for row in zipped.rows]
+        assert [row.event_key for row in unpack(plain.rows)] == [row.event_key for row in unpack(zipped.rows)]
 
 
 async def test_an_idempotency_key_is_bounded() -> None:
