@@ -1,17 +1,27 @@
 """A batch of accepted events on its way into Postgres, and the promise that stands behind its 202.
 
-The ingest door makes batches, a `Promise` keeps them. ``commit`` (the writer's group commit, `actors/writer.py`)
-is one way to keep it; a journal on local disk is the other. The door knows only this seam.
+The ingest door makes batches, a `Promise` keeps them, the writer stores them. There are two ways to keep one, and door
+and writer know only the seam: ``journal`` (`journal/`: on this machine's disk, synced) and ``commit``
+(`committing.py`: in Postgres).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import date, datetime
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
+import msgspec
+
+if TYPE_CHECKING:
+    import trio
+
+    from dunetrace.errors import StoreUnavailableError
+
 BUCKETS = 64
+MAX_QUEUED_EVENTS = 200_000  # a few seconds of what Postgres takes: more would only make what is found old
+GROUP_EVENTS = 20_000  # COPY itself is as fast from 5,000 on; the rest makes up for the steps around it
+GROUP_BYTES = 8 << 20
 
 
 def bucket_of(run_id: str) -> int:
@@ -19,45 +29,69 @@ def bucket_of(run_id: str) -> int:
     return crc32(run_id.encode("utf-8", "replace")) % BUCKETS
 
 
-class EventRow(NamedTuple):
-    """One row of ``events``, in the order the writer copies it. Everything in it passed the privacy door."""
+class Touch(msgspec.Struct, array_like=True, gc=False):
+    """One run of a batch: how many events it has there and between which days (days since 1970-01-01)."""
 
-    customer_id: str
-    batch_id: str
-    event_type: str
     run_id: str
-    agent_id: str
-    agent_version: str
-    step_index: int
-    timestamp: float  # the client's clock, Unix seconds
-    payload: dict[str, Any]
-    parent_run_id: str | None
-    received_at: datetime  # the server's clock, aware UTC
-    event_key: str
-    day: date
+    events: int
+    first_day: int
+    last_day: int
 
 
-class Loss(NamedTuple):
+class Loss(msgspec.Struct, array_like=True, gc=False):
     """What a sender said it lost before it could send it; `loss_key` makes a retried batch count once."""
 
-    customer_id: str
     agent_id: str
     loss_key: str
     dropped: int
-    received_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one request had accepted. `size_bytes` is the inflated body's size, for the queue's bound."""
+class Batch(msgspec.Struct, array_like=True, gc=False):
+    """What one request had accepted, of one customer: exactly what a journal keeps and what COPY takes.
 
-    rows: list[EventRow]
-    size_bytes: int
-    losses: list[Loss] = field(default_factory=list)
+    `rows` are rows of ``events`` in the form of `store.packing`; `owner` says whose share of a queue they take;
+    `received_at` is the server's clock, Unix seconds.
+    """
+
+    customer_id: str
+    owner: str
+    received_at: float
+    rows: bytes
+    touches: list[Touch]
+    loss: Loss | None = None
+
+    @property
+    def events(self) -> int:
+        """How many rows it holds."""
+        return sum(touch.events for touch in self.touches)
 
 
 class Promise(Protocol):
-    """Keeps what was accepted. When `keep` returns, the batch survives ``kill -9`` of this process."""
+    """The door's side. When `keep` returns, the batch survives ``kill -9`` of this process."""
 
     async def keep(self, batch: Batch) -> None:
         """Raises QueueFullError when a bound is reached, StoreUnavailableError when Postgres is away."""
+
+
+class Group(Protocol):
+    """Batches that are written together."""
+
+    @property
+    def batches(self) -> Sequence[Batch]:
+        """In the order they were accepted; none when there is only something to pass over."""
+
+    def finish(self, error: StoreUnavailableError | None = None) -> None:
+        """All of it is stored and leaves the queue; or (`error`) Postgres is away."""
+
+
+class Queue(Promise, Protocol):
+    """A promise with the writer's side of it: the oldest batches that are not stored yet."""
+
+    async def wait_for_work(self, stopping: trio.Event) -> bool:
+        """False when a stop was asked for and nothing is left to write."""
+
+    async def head(self) -> Group:
+        """The oldest batches, as many as are worth a transaction. They stay in the queue until they are finished."""
+
+    def health(self) -> dict[str, Any] | None:
+        """What /health says of the disk under it, with a "state"; None when there is none."""

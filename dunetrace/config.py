@@ -81,6 +81,9 @@ class Settings:
     max_body_bytes: int
     max_events: int
     promise: str
+    during_outage: str
+    journal_sync: bool
+    journal_max_bytes: int
     cors_origins: tuple[str, ...]
     log_level: str
     limits: thresholds.Limits = field(repr=False)
@@ -102,6 +105,8 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
         except ValueError as error:
             raise SettingError(f"{setting.name}: {error}") from None
     binds = [values["ingest_bind"], values["api_bind"], values["dashboard_bind"]]
+    if values["during_outage"] == "spool" and values["promise"] != "journal":
+        raise SettingError("DUNETRACE_INGEST_DURING_OUTAGE: spool needs DUNETRACE_PROMISE=journal")
     values["auth_mode"] = _auth_mode(values["auth_mode"], binds)
     values["limits"] = _limits(values["detectors_path"], here)
     return Settings(**values)
@@ -154,8 +159,11 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
+_FLAGS = {"1": "true", "0": "false", "on": "true", "off": "false"}
+
+
 def _flag(value: str) -> bool:
-    return _one_of("true", "false")({"1": "true", "0": "false"}.get(value, value)) == "true"
+    return _one_of("true", "false")(_FLAGS.get(value.strip().lower(), value)) == "true"
 
 
 def _database_url(value: str) -> str:
@@ -233,8 +241,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("DUNETRACE_MAX_BODY_BYTES", "max_body_bytes", str(64 << 20), _whole(1024, 64 << 20),
             "largest request body, inflated"),
     Setting("DUNETRACE_MAX_EVENTS", "max_events", "50000", _whole(1, 50_000), "most events in one request"),
-    Setting("DUNETRACE_PROMISE", "promise", "commit", _one_of("commit"),
-            "what a 202 stands on: `commit` = the rows are in Postgres"),
+    Setting("DUNETRACE_PROMISE", "promise", "journal", _one_of("journal", "commit"),
+            "what a 202 stands on: `journal` = this machine's disk, `commit` = Postgres"),
+    Setting("DUNETRACE_INGEST_DURING_OUTAGE", "during_outage", "refuse", _one_of("refuse", "spool"),
+            "while Postgres is away: `refuse` with 503, or `spool` into the journal up to its limit"),
+    Setting("DUNETRACE_JOURNAL_SYNC", "journal_sync", "true", _flag,
+            "whether a 202 waits until the disk has synced"),
+    Setting("DUNETRACE_JOURNAL_MAX_BYTES", "journal_max_bytes", str(1 << 30), _whole(1 << 20, 1 << 40),
+            "how much may wait in the journal"),
     Setting("DUNETRACE_CORS_ORIGINS", "cors_origins", "", _origins,
             "origins whose pages may call the API, with commas between"),
     Setting("LOG_LEVEL", "log_level", "INFO", _one_of(*_LOG_LEVELS), "least severe log line that is written"),
@@ -243,7 +257,6 @@ SETTINGS: tuple[Setting, ...] = (
 # Asked for, they would be silently without effect: what they switch on is not in this version.
 _LATER = (
     "ALERTS_CONFIG", "DATABASE_READ_URL", "DUNETRACE_PGBOUNCER", "DUNETRACE_RETENTION_DAYS",
-    "DUNETRACE_INGEST_DURING_OUTAGE",
 )  # fmt: skip
 
 

@@ -40,7 +40,10 @@ class LeaseLostError(DunetraceError):
 
 
 class QueueFullError(DunetraceError):
-    """The ingest queue is at its bound, in events or bytes. The client is told to come back."""
+    """What was sent cannot be kept right now: a bound of the queue, or a full disk. The client is told to come back."""
+
+    def __init__(self, why: str = "The queue is full; try again") -> None:
+        super().__init__(why)
 
 
 class DetectorError(DunetraceError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date
 from enum import StrEnum
 from hashlib import blake2b
 from types import MappingProxyType
@@ -232,13 +231,12 @@ def _digest(person: bytes, *parts: str) -> str:
 
 _DAY_S: Final = 86_400
 _DAYS_BEFORE, _DAYS_AFTER = 7, 1
-_EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 
 
-def event_day(timestamp: float, received_at: float) -> date:
+def event_day(timestamp: float, received_at: float) -> int:
     """The UTC day of the event's own clock, held between seven days before and one day after its receipt.
 
-    Both are Unix seconds.
+    Both are Unix seconds; the day counts from 1970-01-01.
     """
     day, today = int(timestamp // _DAY_S), int(received_at // _DAY_S)
-    return date.fromordinal(_EPOCH_ORDINAL + min(max(day, today - _DAYS_BEFORE), today + _DAYS_AFTER))
+    return min(max(day, today - _DAYS_BEFORE), today + _DAYS_AFTER)

@@ -24,16 +24,19 @@ from dunetrace.actors.destination import DestinationActor
 from dunetrace.actors.digest import Digest
 from dunetrace.actors.dispatcher import Dispatcher
 from dunetrace.actors.ingest import IngestActor
+from dunetrace.actors.journal import JournalActor
 from dunetrace.actors.poller import Poller
 from dunetrace.actors.wakeups import Wakeups
-from dunetrace.actors.writer import CommitPromise, Writer
+from dunetrace.actors.writer import Writer
 from dunetrace.alerts.destinations import Destination
 from dunetrace.backoff import delay_s
+from dunetrace.batches import Queue
 from dunetrace.bell import Bell
 from dunetrace.config import Settings
 from dunetrace.errors import StoreUnavailableError
 from dunetrace.hashing import Hasher
 from dunetrace.health import Health
+from dunetrace.journal.journal import Journal
 from dunetrace.store.embedded import EmbeddedPostgres
 from dunetrace.store.gateway import Gateway
 from dunetrace.telemetry import kind, log, where
@@ -72,7 +75,7 @@ class Context:
     gateway: Gateway
     embedded: EmbeddedPostgres | None
     stopping: trio.Event
-    promise: CommitPromise
+    promise: Queue
     bell: Bell
     hash_key: HashKey
     sockets: dict[str, socket.socket]
@@ -97,11 +100,12 @@ class Stage:
     stopped: trio.Event = field(default_factory=trio.Event)
 
 
-def plan(roles: Sequence[str], destinations: Sequence[Destination], bell: Bell) -> list[Stage]:
+def plan(roles: Sequence[str], destinations: Sequence[Destination], bell: Bell, promise: Queue) -> list[Stage]:
     """The stages of a process with these roles, in boot order: the database first, the door last.
 
     They stop: the door, then the writer, then what works on rows, then the API, then the database.
     """
+    journal = [JournalActor(promise)] if isinstance(promise, Journal) else []
 
     def only(role: str, *actors: Actor) -> list[Actor]:
         return list(actors) if role in roles else []
@@ -119,7 +123,7 @@ def plan(roles: Sequence[str], destinations: Sequence[Destination], bell: Bell) 
     ]
     return [
         Stage([Database()], stops=4),
-        Stage(only("writer", Writer()), stops=1),
+        Stage(only("writer", *journal, Writer()), stops=1),
         Stage(working, stops=2),
         Stage(only("api", ApiActor()), stops=3),
         Stage([*only("ingest", IngestActor()), *only("demo", Demo())], stops=0),

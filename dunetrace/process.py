@@ -17,14 +17,17 @@ from typing import Final
 
 import trio
 
-from dunetrace.actors.writer import CommitPromise
 from dunetrace.alerts.destinations import destinations_from
+from dunetrace.batches import Queue
+from dunetrace.committing import CommitPromise
 from dunetrace.config import Bind, Settings
+from dunetrace.errors import StartError
 from dunetrace.health import Health
+from dunetrace.journal.journal import Journal
 from dunetrace.nursery import Context, HashKey, Stage, Supervisor, bell_for, plan
 from dunetrace.serving import sockets
 from dunetrace.store.embedded import DataDirectory, EmbeddedPostgres
-from dunetrace.store.gateway import open_gateway
+from dunetrace.store.gateway import Gateway, open_gateway
 from dunetrace.telemetry import log
 
 PORTS: Final = {
@@ -33,6 +36,7 @@ PORTS: Final = {
     "dashboard": ("DUNETRACE_DASHBOARD_BIND", "api"),
 }  # port → its setting, and the role that serves it
 
+JOURNAL: Final = "journal"  # its directory, under the data directory
 SHUTDOWN_LIMIT_S: Final = 10.0
 EXIT_FORCED: Final = 70
 
@@ -77,15 +81,18 @@ async def _run(parts: Parts, stop: trio.Event, ready: Callable[[Addresses], None
 async def assemble(settings: Settings, roles: Sequence[str], version: str) -> AsyncIterator[Parts]:
     """Open what the actors share (sockets, the embedded Postgres, the gateway) for the length of the block."""
     destinations = destinations_from(settings) if {"dispatcher", "digest"} & set(roles) else ()
-    with _listening(settings, roles) as listening, _embedded(settings) as embedded:
+    with _listening(settings, roles) as listening, _data_directory(settings, roles):
+        embedded = EmbeddedPostgres(settings.data_dir) if settings.database_url is None else None
         url = settings.database_url or (embedded.url if embedded else "")
         if embedded is not None:
             await trio.to_thread.run_sync(embedded.start)
         try:
-            async with open_gateway(url) as gateway:
+            async with open_gateway(url) as gateway, _promise(settings, roles, gateway) as promise:
                 bell = bell_for(destinations)
-                health = Health(version, lambda: gateway.state)
-                promise, hash_key = CommitPromise(), HashKey(settings.hash_key)
+                health = Health(
+                    version, lambda: gateway.state, promise.health, spools=settings.during_outage == "spool"
+                )
+                hash_key = HashKey(settings.hash_key)
                 named = _with_dashboard(settings, listening)
 
                 def lend(stage: Stage) -> Context:
@@ -93,7 +100,7 @@ async def assemble(settings: Settings, roles: Sequence[str], version: str) -> As
                         named, url, gateway, embedded, stage.stopping, promise, bell, hash_key, listening, health.report
                     )
 
-                yield Parts(plan(roles, destinations, bell), lend, health, Addresses.of(listening))
+                yield Parts(plan(roles, destinations, bell, promise), lend, health, Addresses.of(listening))
         finally:
             if embedded is not None:
                 with trio.CancelScope(shield=True):
@@ -153,17 +160,47 @@ def _listening(settings: Settings, roles: Sequence[str]) -> Iterator[dict[str, s
 
 
 @contextmanager
-def _embedded(settings: Settings) -> Iterator[EmbeddedPostgres | None]:
-    """The embedded Postgres, with its data directory locked, when no DATABASE_URL is set."""
-    if settings.database_url is not None:
-        yield None
+def _data_directory(settings: Settings, roles: Sequence[str]) -> Iterator[None]:
+    """The data directory, locked where something of this process lies in it."""
+    if settings.database_url is not None and not _journals(settings, roles):
+        yield
         return
     directory = DataDirectory(settings.data_dir)
     directory.lock()
     try:
-        yield EmbeddedPostgres(settings.data_dir)
+        yield
     finally:
         directory.unlock()
+
+
+def _journals(settings: Settings, roles: Sequence[str]) -> bool:
+    return "ingest" in roles and settings.promise == "journal"
+
+
+@asynccontextmanager
+async def _promise(settings: Settings, roles: Sequence[str], gateway: Gateway) -> AsyncIterator[Queue]:
+    """What keeps accepted batches in a process with these roles."""
+    if not _journals(settings, roles):
+        yield CommitPromise()
+        return
+    directory = settings.data_dir / JOURNAL
+    try:
+        journal = Journal(
+            directory,
+            max_bytes=settings.journal_max_bytes,
+            sync=settings.journal_sync,
+            spool=settings.during_outage == "spool",
+            store_state=lambda: gateway.state,
+        )
+    except OSError as error:
+        raise StartError(
+            f"DUNETRACE_DATA_DIR: {directory} cannot be used ({error.strerror}); "
+            "set it to a directory this account may write"
+        ) from None
+    try:
+        yield journal
+    finally:
+        journal.close()
 
 
 def _with_dashboard(settings: Settings, listening: dict[str, socket.socket]) -> Settings:

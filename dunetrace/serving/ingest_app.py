@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import trio
 
-from dunetrace.batches import Batch, Promise
+from dunetrace.batches import Promise
 from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.events import MAX_NAME_CHARS
 from dunetrace.serving.answers import Answer, RefusedError, invalid, overloaded, store_away
@@ -127,8 +127,8 @@ class IngestApp:
             return await self._route(request)(request)
         except RefusedError as refused:
             return refused.answer()
-        except QueueFullError:
-            return overloaded("The queue is full; try again").answer()
+        except QueueFullError as full:
+            return overloaded(str(full)).answer()
         except StoreUnavailableError:
             return store_away().answer()
         except DisconnectedError:
@@ -175,7 +175,7 @@ class IngestApp:
                 principal = principal or await self._admit(request, batch.api_key)
                 receipt = Receipt(str(uuid4()), idempotency_key, body_sha256, self._clock())
                 admitted = await self._work(len(body), admit, batch, principal, self._hasher(), receipt)
-            return await self._keep(batch, admitted, receipt, len(body))
+            return await self._keep(batch, admitted, receipt)
 
     @asynccontextmanager
     async def _turn(self, size_bytes: int) -> AsyncIterator[None]:
@@ -192,20 +192,20 @@ class IngestApp:
             return work(*args)
         return await trio.to_thread.run_sync(work, *args, limiter=self._threads)
 
-    async def _keep(self, batch: SentBatch, admitted: Admitted, receipt: Receipt, size_bytes: int) -> Answer:
+    async def _keep(self, batch: SentBatch, admitted: Admitted, receipt: Receipt) -> Answer:
         self.counters.rejected_events += len(batch.malformed) + len(admitted.foreign)
-        if not admitted.rows:
+        if not admitted.events:
             if admitted.foreign:
                 raise RefusedError(403, "This key may not write for any of these agents")
             raise RefusedError(422, [fault.detail for fault in batch.malformed[:MAX_FAULTS_SHOWN]])
         with trio.move_on_after(PROMISE_TIMEOUT_S) as waited:
-            await self._promise.keep(Batch(admitted.rows, size_bytes, admitted.losses))
+            await self._promise.keep(admitted.batch)
         if waited.cancelled_caught:
             raise StoreUnavailableError("timeout")
-        self.counters.accepted_events += len(admitted.rows)
+        self.counters.accepted_events += admitted.events
         self.counters.dropped_keys += admitted.dropped_keys
         answer: dict[str, Any] = {
-            "accepted": len(admitted.rows),
+            "accepted": admitted.events,
             "batch_id": receipt.batch_id,
             "queued_at": receipt.received_at,
         }

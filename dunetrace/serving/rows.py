@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from dunetrace.batches import EventRow, Loss
+from dunetrace.batches import Batch, Loss
 from dunetrace.door import door
 from dunetrace.events import EVENT_TYPES, event_day, event_key, storable
 from dunetrace.injection import scan
+from dunetrace.store.packing import Packer
 
 if TYPE_CHECKING:
     from dunetrace.hashing import Hasher
@@ -29,45 +29,40 @@ class Receipt(NamedTuple):
 
 @dataclass(slots=True)
 class Admitted:
-    """What one batch became. `foreign` are the positions of events the key may not write for."""
+    """What one batch became. `events` is how many; `foreign` are the positions of events the key may not write for."""
 
-    rows: list[EventRow]
-    losses: list[Loss]
+    batch: Batch
+    events: int
     foreign: list[int] = field(default_factory=list)
     dropped_keys: int = 0
 
 
-def admit(batch: SentBatch, principal: Principal, hasher: Hasher, receipt: Receipt) -> Admitted:
+def admit(sent: SentBatch, principal: Principal, hasher: Hasher, receipt: Receipt) -> Admitted:
     """The rows of all events of the batch that `principal` may write. Pure but for the hashing, safe in a thread."""
-    received_at = datetime.fromtimestamp(receipt.received_at, UTC)
-    admitted = Admitted([], _losses(batch, principal, receipt, received_at))
-    for position, event in batch.events:
+    received_at = receipt.received_at
+    packer = Packer(principal.customer_id, receipt.batch_id, received_at)
+    foreign: list[int] = []
+    dropped_keys = 0
+    for position, event in sent.events:
         if not principal.may_write(event.agent_id):
-            admitted.foreign.append(position)
+            foreign.append(position)
             continue
         payload, dropped = door(event.event_type, event.payload or {}, hasher, scan)
-        admitted.dropped_keys += dropped
+        dropped_keys += dropped
         if isinstance(event.conversation_id, str) and event.event_type in EVENT_TYPES:
             payload["conversation_hash"] = hasher.text(storable(event.conversation_id))
-        timestamp = receipt.received_at if event.timestamp is None else event.timestamp
-        admitted.rows.append(
-            EventRow(
-                principal.customer_id,
-                receipt.batch_id,
-                event.event_type,
-                event.run_id,
-                event.agent_id,
-                event.agent_version,
-                event.step_index,
-                timestamp,
-                payload,
-                event.parent_run_id or None,
-                received_at,
-                _key(event, receipt, position),
-                event_day(timestamp, receipt.received_at),
-            )
+        timestamp = received_at if event.timestamp is None else event.timestamp
+        packer.add(
+            (event.run_id, event.agent_id, event.agent_version, event.parent_run_id or None),
+            event.event_type,
+            event.step_index,
+            timestamp,
+            event_day(timestamp, received_at),
+            _key(event, receipt, position),
+            payload,
         )
-    return admitted
+    batch = packer.batch(principal.key_hash or principal.customer_id, _loss(sent, principal, receipt))
+    return Admitted(batch, len(sent.events) - len(foreign), foreign, dropped_keys)
 
 
 def _key(event: SentEvent, receipt: Receipt, position: int) -> str:
@@ -81,9 +76,9 @@ def _key(event: SentEvent, receipt: Receipt, position: int) -> str:
     )
 
 
-def _losses(batch: SentBatch, principal: Principal, receipt: Receipt, received_at: datetime) -> list[Loss]:
+def _loss(sent: SentBatch, principal: Principal, receipt: Receipt) -> Loss | None:
     """What the sender says it lost. The key holds the body, so that the same batch sent again counts once."""
-    if not batch.dropped_events or not principal.may_write(batch.agent_id):
-        return []
+    if not sent.dropped_events or not principal.may_write(sent.agent_id):
+        return None
     key = hashlib.sha256(receipt.body_sha256 + (receipt.idempotency_key or "").encode("utf-8", "replace"))
-    return [Loss(principal.customer_id, batch.agent_id, key.hexdigest(), batch.dropped_events, received_at)]
+    return Loss(sent.agent_id, key.hexdigest(), sent.dropped_events)

@@ -55,7 +55,7 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # too many connections, a full disk
     asyncpg.InvalidAuthorizationSpecificationError,  # at the start an error of the settings; later it can pass
     asyncpg.ReadOnlySQLTransactionError,  # a replica that was not promoted yet
     asyncpg.InterfaceError,

@@ -13,13 +13,14 @@ import trio
 
 from dunetrace import config
 from dunetrace.actors.poller import Poller
-from dunetrace.actors.writer import CommitPromise, Writer
-from dunetrace.batches import Batch, EventRow
+from dunetrace.actors.writer import Writer
 from dunetrace.bell import Bell
+from dunetrace.committing import CommitPromise
 from dunetrace.detectors import thresholds
 from dunetrace.events import event_day
 from dunetrace.nursery import Context, HashKey
 from dunetrace.store.gateway import Gateway
+from dunetrace.store.packing import EventRow, day_of, pack
 from dunetrace.store.writes import events as event_writes
 
 NOWHERE = Path("/nonexistent")
@@ -62,13 +63,13 @@ class World:
         timestamp = self.start + at
         received_at = datetime.fromtimestamp(timestamp if received is None else self.start + received, UTC)
         return EventRow(
-            customer, "batch", event_type, run_id, agent, "v1", step, timestamp, payload, parent, received_at,
-            f"key:{next(self._numbers)}", event_day(timestamp, received_at.timestamp()),
+            customer, "batch", received_at, run_id, agent, "v1", parent, event_type, step, timestamp,
+            day_of(event_day(timestamp, received_at.timestamp())), f"key:{next(self._numbers)}", payload,
         )  # fmt: skip
 
     async def append(self, *rows: EventRow) -> int:
         """One unit of the writer's."""
-        return await self.gateway.unit(event_writes.append, [Batch(list(rows), 100)])
+        return await self.gateway.unit(event_writes.append, pack(rows))
 
     async def judge(self, poller: Poller | None = None) -> None:
         """Passes until nothing is left."""

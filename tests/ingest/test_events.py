@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -90,7 +90,7 @@ def test_without_either_the_position_in_the_batch_is_the_identity() -> None:
     ],
 )
 def test_the_day_is_the_events_own_within_what_the_server_allows(timestamp: float, day: date) -> None:
-    assert event_day(timestamp, NOON) == day
+    assert date(1970, 1, 1) + timedelta(days=event_day(timestamp, NOON)) == day
 
 
 def test_every_key_of_the_wire_is_declared() -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from dunetrace.batches import Batch, EventRow, bucket_of
+from dunetrace.batches import Batch, bucket_of
 from dunetrace.store.gateway import UniqueViolationError
+from dunetrace.store.packing import COLUMNS, COPY_HEADER, COPY_TRAILER, EventRow, day_of
 
 if TYPE_CHECKING:
     from dunetrace.store.gateway import Connection
 
-_COLUMNS = EventRow._fields
-_NAMES = ", ".join(_COLUMNS)
+_NAMES = ", ".join(COLUMNS)
 _TOUCH_COLUMNS = ("customer_id", "run_id", "bucket", "n", "first_day", "last_day", "received_at")
+# One run's news: customer_id, run_id, n, first_day, last_day (days since 1970-01-01), received_at (Unix seconds).
+_News = tuple[str, str, int, int, int, float]
 
 
 async def append(conn: Connection, batches: Sequence[Batch]) -> int:
@@ -24,19 +28,25 @@ async def append(conn: Connection, batches: Sequence[Batch]) -> int:
     An event whose key is stored already is left out, and its run gets no touch for it, so a batch may be appended any
     number of times.
     """
-    rows = [row for batch in batches for row in batch.rows]
-    new = await _append_events(conn, rows)
-    touches = _touches(new)
+    news = await _append_events(conn, batches)
+    touches = [
+        (customer_id, run_id, bucket_of(run_id), n, day_of(first), day_of(last), datetime.fromtimestamp(received, UTC))
+        for customer_id, run_id, n, first, last, received in _by_run(news)
+    ]
     if touches:
         await conn.copy_records_to_table("run_touches", records=touches, columns=_TOUCH_COLUMNS)
-    losses = [loss for batch in batches for loss in batch.losses]
+    losses = [
+        (batch.customer_id, batch.loss.agent_id, batch.loss.loss_key, batch.loss.dropped,
+         datetime.fromtimestamp(batch.received_at, UTC))
+        for batch in batches if batch.loss
+    ]  # fmt: skip
     if losses:
         await conn.executemany(
             "INSERT INTO sender_losses (customer_id, agent_id, loss_key, dropped, received_at) "
             "VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
             losses,
         )
-    return len(new)
+    return sum(touch[3] for touch in touches)
 
 
 async def set_aside(conn: Connection, row: EventRow, error: str) -> None:
@@ -49,42 +59,44 @@ async def set_aside(conn: Connection, row: EventRow, error: str) -> None:
     )  # fmt: skip
 
 
-async def _append_events(conn: Connection, rows: list[EventRow]) -> Sequence[Any]:
+async def _append_events(conn: Connection, batches: Sequence[Batch]) -> list[_News]:
     """COPY optimistically: it is twice as fast and duplicates are rare, but it knows no ON CONFLICT."""
     try:
         async with conn.transaction():
-            await conn.copy_records_to_table("events", records=rows, columns=_COLUMNS)
-        return rows
+            await _copy(conn, "events", batches)
+        return [
+            (batch.customer_id, touch.run_id, touch.events, touch.first_day, touch.last_day, batch.received_at)
+            for batch in batches
+            for touch in batch.touches
+        ]
     except UniqueViolationError:
         await conn.execute(
             f"CREATE TEMPORARY TABLE incoming_events ON COMMIT DROP AS SELECT {_NAMES} FROM events WITH NO DATA"  # noqa: S608
         )
-        await conn.copy_records_to_table("incoming_events", records=rows, columns=_COLUMNS)
+        await _copy(conn, "incoming_events", batches)
         # In key order, so that two hosts that resend the same events wait for each other instead of deadlocking.
-        new: list[Any] = await conn.fetch(
-            f"INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM incoming_events ORDER BY run_id, event_key "  # noqa: S608
-            "ON CONFLICT DO NOTHING RETURNING customer_id, run_id, day, received_at"
+        new = await conn.fetch(
+            f"WITH new AS (INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM incoming_events "  # noqa: S608
+            "ORDER BY run_id, event_key ON CONFLICT DO NOTHING RETURNING customer_id, run_id, day, received_at) "
+            "SELECT customer_id, run_id, count(*), min(day) - DATE 'epoch', max(day) - DATE 'epoch', "
+            "extract(epoch FROM max(received_at))::float8 FROM new GROUP BY 1, 2"
         )
-        return new
+        return [tuple(row) for row in new]
 
 
-def _touches(rows: Iterable[Any]) -> list[tuple[Any, ...]]:
+async def _copy(conn: Connection, table: str, batches: Sequence[Batch]) -> None:
+    data = BytesIO(b"".join([COPY_HEADER, *(batch.rows for batch in batches), COPY_TRAILER]))
+    await conn.copy_to_table(table, source=data, columns=COLUMNS, format="binary")
+
+
+def _by_run(news: Iterable[_News]) -> Iterable[_News]:
     """One row a run: how many new events it has, and between which days."""
-    runs: dict[tuple[str, str], list[Any]] = {}
-    for row in rows:
-        customer_id, run_id, day, received_at = _touched(row)
-        known = runs.get((customer_id, run_id))
-        if known is None:
-            runs[customer_id, run_id] = [1, day, day, received_at]
-        else:
-            known[0] += 1
-            known[1] = min(known[1], day)
-            known[2] = max(known[2], day)
-            known[3] = max(known[3], received_at)
-    return [(customer_id, run_id, bucket_of(run_id), *known) for (customer_id, run_id), known in runs.items()]
+    runs: dict[tuple[str, str], _News] = {}
+    for one in news:
+        known = runs.get(one[:2])
+        runs[one[:2]] = one if known is None else _together(known, one)
+    return runs.values()
 
 
-def _touched(row: Any) -> tuple[str, str, Any, Any]:
-    if isinstance(row, EventRow):
-        return row.customer_id, row.run_id, row.day, row.received_at
-    return row["customer_id"], row["run_id"], row["day"], row["received_at"]
+def _together(a: _News, b: _News) -> _News:
+    return (*a[:2], a[2] + b[2], min(a[3], b[3]), max(a[4], b[4]), max(a[5], b[5]))

@@ -1,0 +1,33 @@
+"""Who holds how much of a queue, so that one key that floods the door leaves room for the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dunetrace.errors import QueueFullError
+
+
+class Shares:
+    """At most `limit` events queued, and of one owner at most an even share of it, with one share always left over."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: Counter[str] = Counter()
+        self.total = 0
+
+    def take(self, owner: str, events: int) -> None:
+        """Raises QueueFullError when it would be too many. An owner who holds none may go over its share once."""
+        held = self._held[owner]
+        if self.total and self.total + events > self._limit:
+            raise QueueFullError
+        if held and held + events > self._limit // (len(self._held) + 1):
+            raise QueueFullError("Too much of this key is queued; try again")
+        self._held[owner] = held + events
+        self.total += events
+
+    def give_back(self, owner: str, events: int) -> None:
+        """Events that left the queue."""
+        self.total -= events
+        self._held[owner] -= events
+        if self._held[owner] <= 0:
+            del self._held[owner]
