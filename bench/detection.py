@@ -1,7 +1,7 @@
 """``python -m bench.detection``: what judging costs, and how far behind it is, apart from the door.
 
 One process runs the poller alone on a Postgres of its own; this one appends events and touches as the writer does, in
-units at an even pace, already encoded, so that most of the two cores is the poller's. Lag is measured by Postgres: from
+units at an even pace. Lag is measured by Postgres: from
 the commit of a run's last event to the commit of its processed mark. Ends with the invariants.
 """
 
@@ -11,19 +11,16 @@ import argparse
 import asyncio
 import tempfile
 import time
-from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import msgspec
 
 from bench.fleet import Reel
 from bench.processes import children_of, cpu_s, memory_mib
-from dunetrace.batches import EventRow, bucket_of
 from dunetrace.store.embedded import EmbeddedPostgres
-from dunetrace.store.writes.events import _COLUMNS, _TOUCH_COLUMNS
+from dunetrace.store.packing import Packer
+from dunetrace.store.writes.events import append
 from tests.harness.invariants import rows, violations
 from tests.harness.server import Server
 from tests.harness.shapes import Event
@@ -38,7 +35,6 @@ SELECT count(*) AS runs, percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER B
 UNJUDGED_SQL = (
     "SELECT (SELECT count(*) FROM run_touches) + (SELECT count(*) FROM runs WHERE judged_event_count < event_count)"
 )
-_encode = msgspec.json.Encoder().encode
 
 
 def with_commit_times(data_dir: Path) -> None:
@@ -72,23 +68,16 @@ class Feeder:
 
     async def _append(self, events: list[Event]) -> None:
         now = time.time()
-        received_at = datetime.fromtimestamp(now, UTC)
-        day = received_at.date()
-        table = [
-            EventRow(
-                "default", "bench", event["event_type"], event["run_id"], event["agent_id"], event["agent_version"],
-                event["step_index"], now + place * 1e-6, b"\x01" + _encode(event["payload"]), None, received_at,
-                f"{number}:{place}", day,
-            )
-            for number in (self.events,)
-            for place, event in enumerate(events)
-        ]  # fmt: skip
-        touched = Counter(event["run_id"] for event in events)
-        touches = [("default", run_id, bucket_of(run_id), n, day, day, received_at) for run_id, n in touched.items()]
+        packer = Packer("default", "bench", now)
+        for place, event in enumerate(events):
+            run = (event["run_id"], event["agent_id"], event["agent_version"], None)
+            packer.add(
+                run, event["event_type"], event["step_index"], now + place * 1e-6, int(now // 86_400),
+                f"{self.events}:{place}", event["payload"],
+            )  # fmt: skip
         async with self._conn.transaction():
-            await self._conn.copy_records_to_table("events", records=table, columns=_COLUMNS)
-            await self._conn.copy_records_to_table("run_touches", records=touches, columns=_TOUCH_COLUMNS)
-        await self._conn.execute("SELECT pg_notify('dunetrace', 'feeder poller')")
+            await append(self._conn, [packer.batch("bench")])
+        await self._conn.execute("SELECT pg_notify('dunetrace', 'feeder poller')")  # as `actors.wakeups` does
         self.events += len(events)
 
 
@@ -120,7 +109,6 @@ class Costs:
 
 async def _measure(server: Server, rate: float, unit: int, seconds: float) -> None:
     conn, looking = [await asyncpg.connect(server.database_url) for _ in range(2)]
-    await conn.set_type_codec("jsonb", schema="pg_catalog", format="binary", encoder=bytes, decoder=bytes)
     feeder, costs = Feeder(conn, unit), Costs(server, conn)
     feeding = asyncio.create_task(feeder.feed(rate, WARM_UP_S + seconds))
     await asyncio.sleep(WARM_UP_S)

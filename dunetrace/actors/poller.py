@@ -71,12 +71,13 @@ class _InHand:
         self.case = case
         fresh = case.rebuilt or cached is None
         self.state, last_id = (RunState(case.key[1]), 0) if fresh or cached is None else cached
-        self.last_id = max([last_id, *(row["id"] for row in case.events)])
+        self.last_id = max(last_id, case.last_id)
         self.error: DetectorError | None = None
 
     def fold(self) -> None:
         try:
-            judgements.fold(self.state, self.case.events)
+            for event in self.case.events():
+                self.state.fold(event)
         except Exception as error:
             self.error = judgements.as_detector_error(error, "fold")
 
