@@ -69,6 +69,9 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
 class Promise(Protocol):
     """The door's side. When `keep` returns, the batch survives ``kill -9`` of this process."""
 
+    def check_room(self) -> None:
+        """Raises what `keep` would raise of any batch: asked before a body costs anything."""
+
     async def keep(self, batch: Batch) -> None:
         """Raises QueueFullError when a bound is reached, StoreUnavailableError when Postgres is away."""
 

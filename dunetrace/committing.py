@@ -44,6 +44,12 @@ class CommitPromise:
     def queued_events(self) -> int:
         return self._shares.total
 
+    def check_room(self) -> None:
+        """Raises QueueFullError when nothing gets in. That Postgres is away shows in its answer to a batch."""
+        self._shares.check()
+        if self.queued_bytes >= MAX_QUEUED_BYTES:
+            raise QueueFullError
+
     async def keep(self, batch: Batch) -> None:
         """Returns once the batch is committed. Raises QueueFullError at once, StoreUnavailableError while away."""
         size_bytes = len(batch.rows)

@@ -15,6 +15,11 @@ class Shares:
         self._held: Counter[str] = Counter()
         self.total = 0
 
+    def check(self) -> None:
+        """Raises QueueFullError when nobody gets in."""
+        if self.total >= self._limit:
+            raise QueueFullError
+
     def take(self, owner: str, events: int) -> None:
         """Raises QueueFullError when it would be too many. An owner who holds none may go over its share once."""
         held = self._held[owner]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from dunetrace.serving.api.app import ApiApp
+from dunetrace.serving.asgi import serve
 from dunetrace.serving.auth import Gate, keys_of
 from dunetrace.serving.dashboard import DashboardApp
 from dunetrace.serving.page import Page
-from dunetrace.serving.sockets import serve
 
 if TYPE_CHECKING:
     from dunetrace.nursery import Context

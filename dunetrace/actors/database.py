@@ -20,7 +20,7 @@ from dunetrace.telemetry import log
 if TYPE_CHECKING:
     from dunetrace.nursery import Context
 
-HEALTHY_CHECK_S = 2.0
+HEALTHY_CHECK_S = 0.25  # with the probe's own limit: an outage is seen, and refused, within a second
 OUTAGE_CHECK_S = 0.5
 REMINDER_S = 60.0  # an outage is logged once, and then once a minute
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from dunetrace.serving.auth import Gate, keys_of
+from dunetrace.serving.engine import serve
 from dunetrace.serving.ingest_app import IngestApp, IngestLimits
-from dunetrace.serving.sockets import serve
 from dunetrace.store.writes.deploys import mark_deploy
 
 if TYPE_CHECKING:
     from dunetrace.nursery import Context
-
-READ_TIMEOUT_S: Final = 15  # a body must keep coming; also above the longest the promise may take
 
 
 class IngestActor:
@@ -38,7 +35,6 @@ class IngestActor:
             mark_deploy=mark,
             health=ctx.health,
         )
-        start = partial(serve, app, ctx.socket(self.name), ctx.stopping, read_timeout_s=READ_TIMEOUT_S)
         async with trio.open_nursery() as nursery:
-            await nursery.start(start)
+            await nursery.start(serve, app.answer, ctx.socket(self.name), ctx.stopping)
             task_status.started()

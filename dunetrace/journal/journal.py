@@ -129,6 +129,12 @@ class Journal:
 
     # -- the door's side
 
+    def check_room(self) -> None:
+        """Raises StoreUnavailableError or QueueFullError when nothing gets in."""
+        self._check_room(0)
+        if not self._spool:
+            self._shares.check()
+
     async def keep(self, batch: Batch) -> None:
         """Returns once the batch is on the disk. Raises QueueFullError, StoreUnavailableError at once."""
         content = _encode(batch)

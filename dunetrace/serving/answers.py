@@ -1,8 +1,12 @@
-"""What both HTTP servers say when they refuse: one error shape, and the exception that carries it up to the answer."""
+"""What both HTTP servers say when they refuse: one error shape, and the exception that carries it up to the answer.
+
+`Answer.rendered` is how the ingest door's own engine writes one; the API's framework writes its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +17,11 @@ INVALID_KEY = "Invalid or inactive API key"
 OVERLOADED_RETRY_S = 1
 STORE_AWAY_RETRY_S = 5
 
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n".encode()
+    for status in HTTPStatus
+}
+
 
 class Answer(NamedTuple):
     """A JSON answer. `headers` are further ones, beside the content type and length."""
@@ -21,14 +30,17 @@ class Answer(NamedTuple):
     body: Any
     headers: Mapping[str, str] = {}
 
-    def encoded(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-        """The body's bytes and all the headers as ASGI wants them."""
+    def rendered(self, *, is_head: bool = False, date: bytes = b"", connection: bytes = b"") -> bytes:
+        """The whole answer as HTTP/1.1. `date` and `connection` are header lines, ready made."""
         body = msgspec.json.encode(self.body)
-        return body, [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()),
-        ]
+        further = b""
+        if self.headers:
+            further = "".join([f"{name.lower()}: {value}\r\n" for name, value in self.headers.items()]).encode(
+                "latin-1"
+            )
+        return b"%bcontent-length: %d\r\n%b%b%b\r\n%b" % (
+            _STATUS_LINES[self.status], len(body), date, further, connection, b"" if is_head else body
+        )  # fmt: skip
 
 
 class RefusedError(DunetraceError):

@@ -5,9 +5,8 @@ Made and served by `actors/api.py`.
 
 from __future__ import annotations
 
+from dunetrace.serving.asgi import ASGIApp, Receive, Scope, Send
 from dunetrace.serving.page import Page
-from dunetrace.serving.requests import Receive, Scope, Send
-from dunetrace.serving.sockets import ASGIApp
 
 
 class DashboardApp:

@@ -1,6 +1,6 @@
-"""The ingest door as a plain ASGI app: what agents send, and the few other calls their clients make.
+"""The ingest door: what agents send, and the few other calls their clients make.
 
-`actors/ingest.py` serves it. It has no framework under it because every event of every agent comes this way. What it
+`actors/ingest.py` serves it on `engine.py`. It has no framework under it because every event comes this way. What it
 was given to work with (`Promise`, `Gate`, hash key, clocks) it asks for in its constructor and nowhere else.
 """
 
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
@@ -21,24 +20,26 @@ from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.events import MAX_NAME_CHARS
 from dunetrace.serving.answers import Answer, RefusedError, invalid, overloaded, store_away
 from dunetrace.serving.auth import Gate, Principal, bearer
-from dunetrace.serving.lifespan import lifespan
 from dunetrace.serving.limits import BodyBudget, RateLimit
-from dunetrace.serving.requests import DisconnectedError, Receive, Request, Scope, Send
+from dunetrace.serving.requests import Request
 from dunetrace.serving.rows import Admitted, Receipt, admit
+from dunetrace.serving.turns import Turns
 from dunetrace.serving.wire import SentBatch, decode, required_text, tolerant_json
-from dunetrace.telemetry import kind, log, where
 
 if TYPE_CHECKING:
     from dunetrace.hashing import Hasher
 
 BODIES_IN_HAND_BYTES: Final = 128 << 20  # of all requests together, received and inflated
-LARGE_BODY_BYTES: Final = 4 << 20  # decoded one at a time: it becomes several times its size in memory
-THREAD_BODY_BYTES: Final = 256 << 10  # about 10 ms of work: more would be felt by the other requests
-MAX_REQUESTS_IN_HAND: Final = 1_024  # the server under us has no bound of its own
+THREAD_BODY_BYTES: Final = 256 << 10  # about 5 ms of work: more would be felt by the other requests
+# Of bodies between decoding and promise: those decoded on the loop, so that it comes round every few milliseconds, and
+# those decoded in threads, of which a large one becomes several times its size in memory and so is decoded alone.
+LOOP_BODIES_BYTES: Final = 512 << 10
+THREAD_BODIES_BYTES: Final = 4 << 20
+MAX_REQUESTS_IN_HAND: Final = 1_024  # the engine bounds connections only, and those are ten times as many
 MAX_SMALL_BODY_BYTES: Final = 1 << 20  # of the calls that carry no events
 MAX_KEY_HEADER_CHARS: Final = 255
 OVERLOAD_HOLD_S: Final = 0.1  # a client that retries at once then costs ten requests a second, not thousands
-PROMISE_TIMEOUT_S: Final = 10.0  # below the server's read timeout, which would close the connection on the client
+PROMISE_TIMEOUT_S: Final = 10.0  # well below the engine's limit for a whole request
 MAX_FAULTS_SHOWN: Final = 100
 DETECTOR_CONFIG_TTL_S: Final = 60
 
@@ -68,7 +69,7 @@ class Counters:
 
 
 class IngestApp:
-    """See the module. Every error of a request ends in a JSON answer here; none reaches the server below."""
+    """See the module. What a request can be refused for ends in a JSON answer here."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class IngestApp:
         self._bodies = BodyBudget(BODIES_IN_HAND_BYTES)
         self._rate = RateLimit(limits.rate_limit_rpm)
         self._threads = trio.CapacityLimiter(2)
-        self._large_body = trio.Lock()
+        self._turns, self._thread_turns = Turns(LOOP_BODIES_BYTES), Turns(THREAD_BODIES_BYTES)
         self._in_hand = 0
         self._routes: Mapping[str, Mapping[str, Handler]] = {
             "/v1/ingest": {"POST": self._ingest},
@@ -99,26 +100,12 @@ class IngestApp:
             "/health": {"GET": self._get_health},
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI's entry."""
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-        elif scope["type"] == "http":
-            await self._http(Request(scope, receive), send)
-        else:
-            await send({"type": "websocket.close", "code": 1000})
-
-    async def _http(self, request: Request, send: Send) -> None:
-        try:
-            answer = await self._answer(request)
-            if answer.status == 503 and request.path != "/health":
-                await trio.sleep(OVERLOAD_HOLD_S)
-            await request.drain()
-        except DisconnectedError:
-            return
-        body, headers = answer.encoded()
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+    async def answer(self, request: Request) -> Answer:
+        """The engine's entry. Raises what it doesn't expect: the engine answers that with 500."""
+        answer = await self._answer(request)
+        if answer.status == 503 and request.path != "/health":
+            await trio.sleep(OVERLOAD_HOLD_S)
+        return answer
 
     async def _answer(self, request: Request) -> Answer:
         self._in_hand += 1
@@ -131,11 +118,6 @@ class IngestApp:
             return overloaded(str(full)).answer()
         except StoreUnavailableError:
             return store_away().answer()
-        except DisconnectedError:
-            raise
-        except Exception as error:
-            log.error("ingest.failed", error=kind(error), at=where(error))
-            return Answer(500, {"detail": "Internal error"})
         finally:
             self._in_hand -= 1
 
@@ -157,6 +139,7 @@ class IngestApp:
 
     async def _admit(self, request: Request, key: str) -> Principal:
         principal = await self._gate.admit(request.headers, scope="ingest", key=key)
+        request.came_with(principal.key_hash)
         self._rate.take(principal.key_hash or principal.customer_id, self._now_s())
         return principal
 
@@ -168,23 +151,24 @@ class IngestApp:
         principal = None
         if bearer(request.headers) or not self._gate.asks_for_key:
             principal = await self._admit(request, "")  # known before the body is read
+        self._promise.check_room()
         with self._bodies.lease() as lease:
             body = await request.body(self._limits.max_body_bytes, lease)
-            async with self._turn(len(body)):
-                batch, body_sha256 = await self._work(len(body), _decoded, body, self._limits.max_events)
-                principal = principal or await self._admit(request, batch.api_key)
-                receipt = Receipt(str(uuid4()), idempotency_key, body_sha256, self._clock())
-                admitted = await self._work(len(body), admit, batch, principal, self._hasher(), receipt)
-            return await self._keep(batch, admitted, receipt)
+            turns = self._turns if len(body) <= THREAD_BODY_BYTES else self._thread_turns
+            await turns.take(request.flow, len(body))
+            try:
+                return await self._accept(request, body, principal, idempotency_key)
+            finally:
+                turns.give_back(len(body))
 
-    @asynccontextmanager
-    async def _turn(self, size_bytes: int) -> AsyncIterator[None]:
-        """A large body waits here until the one before it has become rows."""
-        if size_bytes <= LARGE_BODY_BYTES:
-            yield
-        else:
-            async with self._large_body:
-                yield
+    async def _accept(
+        self, request: Request, body: bytes, principal: Principal | None, idempotency_key: str | None
+    ) -> Answer:
+        batch, body_sha256 = await self._work(len(body), _decoded, body, self._limits.max_events)
+        principal = principal or await self._admit(request, batch.api_key)
+        receipt = Receipt(str(uuid4()), idempotency_key, body_sha256, self._clock())
+        admitted = await self._work(len(body), admit, batch, principal, self._hasher(), receipt)
+        return await self._keep(batch, admitted, receipt)
 
     async def _work(self, size_bytes: int, work: Callable[..., T], *args: Any) -> T:
         """Run `work` here when the body is small, else in a thread."""

@@ -1,13 +1,12 @@
 """A request as the ingest door reads it: headers, query, and a body that is bounded while it arrives and inflates.
 
-Speaks ASGI's `receive` and nothing else of ASGI, so that another engine can hand over its requests the same way.
+`connection.py` makes one of each head and gives it the way to its body.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import parse_qsl
 
 import trio
@@ -16,38 +15,53 @@ from dunetrace.errors import DunetraceError
 from dunetrace.serving.answers import RefusedError, invalid
 
 if TYPE_CHECKING:
+    from dunetrace.serving.http1 import Head
     from dunetrace.serving.limits import Lease
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-INFLATE_STEP_BYTES = 1 << 20  # about 3 ms of the loop
-# What is still read of a body that was refused, so that the client reads our answer instead of a reset connection.
-DRAIN_BYTES = 64 << 20
-DRAIN_S = 10.0
+INFLATE_STEP_BYTES: Final = 1 << 20  # about 3 ms of the loop
+MAX_GZIP_MEMBERS: Final = 64  # each costs a copy of what follows it; clients send one
 
 
 class DisconnectedError(DunetraceError):
     """The client went away before its request was whole: there is nobody to answer."""
 
 
+class Body(Protocol):
+    """Where a request's body comes from."""
+
+    flow: str  # whose requests come this way: the host's address, the key once one was seen
+
+    @property
+    def whole(self) -> bool:
+        """True when nothing of it is to come."""
+
+    async def next(self) -> bytes:
+        """The next piece, b"" at the end. Raises DisconnectedError."""
+
+
 class Request:
     """One request. `path` is the raw path, still percent-encoded; header names are lower case."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.method: str = scope["method"]
-        raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
-        self.path = raw_path.decode("latin-1")
-        self._query: bytes = scope["query_string"]
-        headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
-        self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
-        self._receive = receive
-        self._whole = False
+    __slots__ = ("_body", "_query", "headers", "method", "path")
+
+    def __init__(self, head: Head, body: Body) -> None:
+        self.method = head.method
+        self.path, _, self._query = head.target.partition("?")
+        self.headers = head.headers
+        self._body = body
+
+    @property
+    def flow(self) -> str:
+        """Whose turn it is where many wait: the key this connection showed last, else its host."""
+        return self._body.flow
+
+    def came_with(self, key_hash: str) -> None:
+        """Remember the key for the connection's next request, whose body is read before its key is."""
+        self._body.flow = key_hash or self._body.flow
 
     def query(self, name: str) -> str:
         """The last value of a query parameter, "" when it is missing."""
-        values = dict(parse_qsl(self._query.decode("latin-1"), keep_blank_values=True, errors="replace"))
+        values = dict(parse_qsl(self._query, keep_blank_values=True, errors="replace"))
         return values.get(name, "")
 
     def check_json(self) -> None:
@@ -66,42 +80,30 @@ class Request:
         announced = self.headers.get("content-length", "")
         if announced.isdecimal() and int(announced[:20]) > limit_bytes:
             raise _too_large(limit_bytes)
-        received = bytearray()
-        while not self._whole:
-            piece = await self._next()
+        received: bytes | bytearray = b""
+        while not self._body.whole:
+            piece = await self._body.next()
             lease.grow(len(piece))
-            received += piece
+            if not received:
+                received = piece  # the usual body is one piece, and is not copied
+            elif isinstance(received, bytes):
+                received = bytearray(received + piece)
+            else:
+                received += piece
             if len(received) > limit_bytes:
                 raise _too_large(limit_bytes)
-        if self._encoding() == "gzip":
-            return await _inflated(bytes(received), limit_bytes, lease)
-        return bytes(received)
-
-    async def drain(self) -> None:
-        """Read on and throw away what the client still sends, within bounds."""
-        left_bytes = DRAIN_BYTES
-        with trio.move_on_after(DRAIN_S):
-            while not self._whole and left_bytes > 0:
-                left_bytes -= len(await self._next())
-
-    async def _next(self) -> bytes:
-        message = await self._receive()
-        if message["type"] != "http.request":
-            self._whole = True
-            raise DisconnectedError
-        self._whole = not message.get("more_body", False)
-        piece: bytes = message.get("body", b"")
-        return piece
+        body = bytes(received)  # of bytes, the very same object
+        return await _inflated(body, limit_bytes, lease) if self._encoding() == "gzip" else body
 
 
 def _too_large(limit_bytes: int) -> RefusedError:
-    return RefusedError(413, f"The body is over {limit_bytes} bytes; send fewer events at a time", connection="close")
+    return RefusedError(413, f"The body is over {limit_bytes} bytes; send fewer events at a time")
 
 
 async def _inflated(data: bytes, limit_bytes: int, lease: Lease) -> bytes:
     """All members of a gzip stream, in steps that let the loop go on and stop as soon as the limit is passed."""
     inflated = bytearray()
-    while True:
+    for _ in range(MAX_GZIP_MEMBERS):
         member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         while not member.eof:
             try:
@@ -119,6 +121,7 @@ async def _inflated(data: bytes, limit_bytes: int, lease: Lease) -> bytes:
         data = member.unused_data.lstrip(b"\0")
         if not data:
             return bytes(inflated)
+    raise _broken_gzip()
 
 
 def _broken_gzip() -> RefusedError:

@@ -1,20 +1,14 @@
-"""Listening sockets that outlive the server on them, and Hypercorn on a borrowed one.
+"""Listening sockets that outlive the server on them.
 
 The supervisor listens once and lends the socket to each attempt of an actor, so that connections queue in the kernel
-while an actor starts again. Both HTTP servers are served here.
+while an actor starts again. `engine.py` serves the ingest port on one, `asgi.py` the API's.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Final
-
-import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve as hypercorn_serve
+from typing import Final
 
 from dunetrace.errors import StartError
 
@@ -22,10 +16,6 @@ BACKLOG: Final = 1_024
 MAX_PORT: Final = 65_535
 # A client that stops reading is cut off by the kernel after this long; Hypercorn would wait for it for ever.
 USER_TIMEOUT_MS: Final = 5_000
-GRACE_S: Final = 2.0  # for answers under way when a stop comes: the supervisor gives each stage of a stop 3 seconds
-REQUESTS_A_CONNECTION: Final = 1_000_000
-
-ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]  # (scope, receive, send)
 
 
 def listen(bind: str, setting: str) -> socket.socket:
@@ -68,32 +58,3 @@ def address_of(sock: socket.socket) -> str:
     """`host:port` as it can be put into a URL."""
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if sock.family == socket.AF_INET6 else f"{host}:{port}"
-
-
-async def serve(
-    app: ASGIApp,
-    sock: socket.socket,
-    shutdown: trio.Event,
-    *,
-    read_timeout_s: int,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve `app` on a clone of `sock` until `shutdown` is set, then let what is under way finish for a while.
-
-    A connection that sends nothing for `read_timeout_s` is closed, also while its request is being worked on: it must
-    be longer than the longest handler.
-    """
-    config = Config()
-    config.bind = [f"fd://{sock.dup().detach()}"]  # Hypercorn closes the clone
-    config.backlog = BACKLOG
-    config.accesslog = config.errorlog = None  # its lines quote query strings and exception texts
-    config.include_server_header = False
-    config.graceful_timeout = GRACE_S
-    config.read_timeout = read_timeout_s
-    config.keep_alive_timeout = read_timeout_s
-    config.keep_alive_max_requests = REQUESTS_A_CONNECTION
-
-    start = partial(hypercorn_serve, app, config, shutdown_trigger=shutdown.wait, mode="asgi")
-    async with trio.open_nursery() as nursery:
-        await nursery.start(start)
-        task_status.started()

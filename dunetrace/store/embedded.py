@@ -146,7 +146,9 @@ class EmbeddedPostgres:
             "pg_ctl", "start", "-w", "-t", str(START_TIMEOUT_S), "-D", str(self.cluster),
             "-l", str(self.cluster / "server.log"), "-o",
             f"-k '{self.socket_dir}' -p {_PORT} -c listen_addresses= -c max_connections=60 "
-            "-c unix_socket_permissions=0700 -c logging_collector=off",
+            "-c unix_socket_permissions=0700 -c logging_collector=off "
+            # A steady load of events is what it is for: fewer checkpoints mean half the log written.
+            "-c shared_buffers=256MB -c max_wal_size=2GB -c checkpoint_timeout=15min",
         )  # fmt: skip
 
     def _adopt(self) -> bool:

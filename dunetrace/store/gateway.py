@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import asyncpg
@@ -37,6 +37,7 @@ T = TypeVar("T")
 POOL_SIZE = 10  # 2 cores: more connections only queue inside Postgres
 UNIT_TIMEOUT_S = 30.0  # a unit that takes longer is a fault, not work
 CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 0.7
 CANCEL_TIMEOUT_S = 1.0  # for Postgres to stop what was cancelled, before its connection is cut
 OUTAGE_FAST_FAIL_S = 1.0  # after a failed connect, units fail at once for this long instead of each waiting
 
@@ -118,14 +119,18 @@ class Gateway:
 
     async def probe(self) -> str:
         """Ask Postgres for one row of a table of ours; sets and returns `state`."""
-        with trio.move_on_after(2.0) as scope:
-            try:
-                await self.unit(_one_row)
-            except StoreUnavailableError:
-                return self.state
-        if scope.cancelled_caught:
-            self.state = "timeout"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._give_up_on, nursery.cancel_scope)
+            with suppress(StoreUnavailableError):
+                await self.session(_one_row)
+            nursery.cancel_scope.cancel()
         return self.state
+
+    async def _give_up_on(self, probe: trio.CancelScope) -> None:
+        """Says so at once: to cancel what Postgres does not answer takes a while longer."""
+        await trio.sleep(PROBE_TIMEOUT_S)
+        self._note("timeout", TimeoutError())
+        probe.cancel()
 
     async def aclose(self) -> None:
         """Close the pool; what still runs is cut off after two seconds."""
@@ -152,15 +157,18 @@ class Gateway:
         return result
 
     async def _away(self, state: str, error: BaseException) -> StoreUnavailableError:
-        if self.state != state:
-            log.warning("database.unreachable", state=state, error=kind(error))
-        self.state = state
+        self._note(state, error)
         self._failed_at = trio.current_time()
         if self._pool is not None:
             await aio_as_trio(
                 self._pool.expire_connections
             )()  # else each of them would fail once more after the outage
         return StoreUnavailableError(state)
+
+    def _note(self, state: str, error: BaseException) -> None:
+        if self.state != state:
+            log.warning("database.unreachable", state=state, error=kind(error))
+        self.state = state
 
     async def _connect(self) -> Pool:
         async with self._pool_lock:

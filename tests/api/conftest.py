@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from dunetrace.serving.api.app import ApiApp
+from dunetrace.serving.asgi import ASGIApp, serve
 from dunetrace.serving.auth import Gate, keys_of
-from dunetrace.serving.sockets import ASGIApp, address_of, listen, serve
+from dunetrace.serving.sockets import address_of, listen
 from dunetrace.store.gateway import Gateway
 from tests.api.rows import NOON, Rows
 

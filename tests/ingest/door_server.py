@@ -11,13 +11,17 @@ from typing import Any
 import httpx
 import trio
 
-from dunetrace.batches import Batch, EventRow
+from dunetrace.batches import Batch
 from dunetrace.hashing import Hasher
 from dunetrace.serving.auth import Gate, Principal, key_hash
+from dunetrace.serving.connection import EngineLimits
+from dunetrace.serving.engine import serve
 from dunetrace.serving.ingest_app import IngestApp, IngestLimits
-from dunetrace.serving.sockets import address_of, listen, serve
+from dunetrace.serving.sockets import address_of, listen
+from dunetrace.store.packing import EventRow, unpack
 
 HASH_KEY = b"the installation's key"
+ENGINE_LIMITS = EngineLimits()
 
 
 @dataclass
@@ -26,6 +30,10 @@ class RecordedPromise:
 
     kept: list[Batch] = field(default_factory=list)
     error: Exception | None = None
+
+    def check_room(self) -> None:
+        if self.error is not None:
+            raise self.error
 
     async def keep(self, batch: Batch) -> None:
         await trio.lowlevel.checkpoint()
@@ -36,7 +44,7 @@ class RecordedPromise:
     @property
     def rows(self) -> list[EventRow]:
         """The rows of all batches, in the order they came."""
-        return [row for batch in self.kept for row in batch.rows]
+        return [row for batch in self.kept for row in unpack(batch.rows)]
 
 
 @dataclass
@@ -87,7 +95,9 @@ def key(door_keys: dict[str, Principal], text: str, *, agent: str = "*", scopes:
 
 
 @asynccontextmanager
-async def open_door(mode: str = "dev", limits: IngestLimits | None = None) -> AsyncIterator[Door]:
+async def open_door(
+    mode: str = "dev", limits: IngestLimits | None = None, engine_limits: EngineLimits = ENGINE_LIMITS
+) -> AsyncIterator[Door]:
     """Serve the app on a free port for the length of the block."""
     promise = RecordedPromise()
     keys: dict[str, Principal] = {}
@@ -113,7 +123,7 @@ async def open_door(mode: str = "dev", limits: IngestLimits | None = None) -> As
     shutdown = trio.Event()
     with listen("127.0.0.1:0", "DUNETRACE_INGEST_BIND") as sock:
         async with trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, app, sock, shutdown, read_timeout_s=15))
+            await nursery.start(partial(serve, app.answer, sock, shutdown, limits=engine_limits))
             url = f"http://{address_of(sock)}"
             async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
                 yield Door(client, app, promise, keys, marks, sock.getsockname()[1], shutdown)

@@ -9,6 +9,7 @@ import pytest
 
 from dunetrace.events import EVENT_TYPES, RAW_KEYS
 from dunetrace.hashing import Hasher
+from dunetrace.store.packing import unpack
 from tests.ingest.door_server import HASH_KEY, key, open_door
 from tests.shared import shared
 
@@ -99,7 +100,9 @@ async def test_its_retry_is_the_same_events() -> None:
     async with open_door() as door:
         for _ in range(2):
             await door.client.post("/v1/ingest", json=body)
-        first, second = ({(row.run_id, row.event_key, row.day) for row in batch.rows} for batch in door.promise.kept)
+        first, second = (
+            {(row.run_id, row.event_key, row.day) for row in unpack(batch.rows)} for batch in door.promise.kept
+        )
         assert first == second
         assert len(first) == len(body["events"])
 

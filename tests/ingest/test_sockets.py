@@ -3,26 +3,24 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import httpx
 import pytest
 import trio
 
 from dunetrace.errors import StartError
-from dunetrace.serving.lifespan import lifespan
-from dunetrace.serving.sockets import address_of, listen, serve
+from dunetrace.serving.answers import Answer
+from dunetrace.serving.engine import serve
+from dunetrace.serving.requests import Request
+from dunetrace.serving.sockets import address_of, listen
 from tests.ingest.door_server import event, open_door
 
 SETTING = "DUNETRACE_INGEST_BIND"
 
 
-async def _hello(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    if scope["type"] == "lifespan":
-        await lifespan(receive, send)
-    else:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"hello"})
+async def _hello(_request: Request) -> Answer:
+    await trio.lowlevel.checkpoint()
+    return Answer(200, "hello")
 
 
 def test_a_taken_port_names_the_setting_and_the_way_out() -> None:
@@ -63,7 +61,7 @@ async def test_a_second_attempt_serves_on_the_same_socket() -> None:
             async with trio.open_nursery() as nursery:
                 await nursery.start(_attempt(sock, shutdown))
                 async with httpx.AsyncClient(trust_env=False) as client:
-                    assert (await client.get(url)).text == "hello"
+                    assert (await client.get(url)).json() == "hello"
                 shutdown.set()
 
 
@@ -77,7 +75,7 @@ async def test_a_request_between_two_attempts_waits_for_the_next() -> None:
 
         async def ask() -> None:
             async with httpx.AsyncClient(trust_env=False) as client:
-                answers.append((await client.get(url)).text)
+                answers.append((await client.get(url)).json())
 
         shutdown = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -131,4 +129,4 @@ async def test_idle_and_half_sent_connections_do_not_hold_up_a_stop() -> None:
 
 
 def _attempt(sock: socket.socket, shutdown: trio.Event) -> Callable[..., Awaitable[None]]:
-    return partial(serve, _hello, sock, shutdown, read_timeout_s=15)
+    return partial(serve, _hello, sock, shutdown)

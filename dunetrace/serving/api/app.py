@@ -24,10 +24,9 @@ from dunetrace.serving.api import docs_page, openapi
 from dunetrace.serving.api.bodies import read_body
 from dunetrace.serving.api.route import Call, Route
 from dunetrace.serving.api.routes import ROUTES
+from dunetrace.serving.asgi import Receive, Send, lifespan
+from dunetrace.serving.asgi import Scope as AsgiScope
 from dunetrace.serving.auth import ALL_AGENTS, Gate
-from dunetrace.serving.lifespan import lifespan
-from dunetrace.serving.requests import Receive, Send
-from dunetrace.serving.requests import Scope as AsgiScope
 from dunetrace.store.reads.scope import Scope
 from dunetrace.telemetry import kind, log, where
 

@@ -1,0 +1,130 @@
+"""The ingest port's HTTP/1.1 server: accepts connections on a borrowed socket, bounds them, and stops in good order.
+
+`actors/ingest.py` calls `serve`; what happens on a connection is in `connection.py`, the protocol in `http1.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+from contextlib import suppress
+from email.utils import formatdate
+from typing import Final
+
+import trio
+
+from dunetrace.serving.answers import OVERLOADED_RETRY_S, Answer
+from dunetrace.serving.connection import App, Connection, EngineLimits, Shared
+
+OTHER_FILES: Final = 256  # descriptors kept for Postgres, the other port, logs
+EXHAUSTED_PAUSE_S: Final = 0.05  # until what was closed has given its descriptor back
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+async def serve(
+    app: App,
+    sock: socket.socket,
+    shutdown: trio.Event,
+    *,
+    limits: EngineLimits = EngineLimits(),  # noqa: B008 - frozen
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` on a clone of `sock` until `shutdown` is set, then let what is under way finish for a while."""
+    engine = Engine(app, limits)
+    with sock.dup() as listening:
+        listening.setblocking(False)
+        async with trio.open_nursery() as clients:
+            async with trio.open_nursery() as working:
+                working.start_soon(engine.sweep)
+                working.start_soon(engine.accept, listening, clients)
+                task_status.started()
+                await shutdown.wait()
+                working.cancel_scope.cancel()
+            engine.stop()
+            clients.cancel_scope.deadline = trio.current_time() + limits.grace_s
+
+
+class Engine:
+    """The connections of one `serve`."""
+
+    def __init__(self, app: App, limits: EngineLimits) -> None:
+        self._shared = Shared(app, limits)
+        self._most = _file_limit(limits.connections)
+        self._connections: set[Connection] = set()
+
+    async def accept(self, listening: socket.socket, clients: trio.Nursery) -> None:
+        """Take connections for ever, each into a task of its own in `clients`."""
+        while True:
+            try:
+                sock, address = listening.accept()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(listening)
+                continue
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._make_room()
+                    await trio.sleep(EXHAUSTED_PAUSE_S)
+                await trio.lowlevel.checkpoint()  # else: that client has gone already
+                continue
+            sock.setblocking(False)
+            if len(self._connections) < self._most or self._make_room():
+                connection = Connection(sock, address[0], self._shared)
+                self._connections.add(connection)
+                clients.start_soon(self._run, connection)
+            else:
+                self._turn_away(sock)
+            await trio.lowlevel.checkpoint()
+
+    async def _run(self, connection: Connection) -> None:
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has waited longest for a whole request. False when all of them have one."""
+        connection = next(iter(self._shared.waiting), None)
+        if connection is None:
+            return False
+        del self._shared.waiting[connection]
+        self._connections.discard(connection)
+        connection.close()
+        return True
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        answer = Answer(503, {"detail": "Too many connections; try again"}, {"Retry-After": str(OVERLOADED_RETRY_S)})
+        with sock, suppress(OSError):
+            sock.send(answer.rendered(connection=b"connection: close\r\n"))
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1 << 16)  # closed on unread bytes, it would take the answer back
+
+    async def sweep(self) -> None:
+        """End, for ever, the connections whose deadline has passed."""
+        while True:
+            self._shared.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
+            await trio.sleep(self._shared.limits.sweep_s)
+            now_s = trio.current_time()
+            for connection in [one for one in self._connections if one.deadline_s <= now_s]:
+                connection.expire()
+
+    def stop(self) -> None:
+        """Close what waits for a request; what has one in hand says in its answer that it is the last."""
+        self._shared.is_stopping = True
+        for connection in list(self._shared.waiting):
+            if not connection.is_lingering:
+                connection.close()
+
+
+def _file_limit(asked: int) -> int:
+    """As many connections as asked for, or as descriptors allow after raising their soft limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = asked + OTHER_FILES
+    if soft == resource.RLIM_INFINITY:
+        return asked
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(asked, soft - OTHER_FILES))

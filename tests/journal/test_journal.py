@@ -1,0 +1,253 @@
+"""The journal as a queue: what is kept is on disk before it is promised, waits there, and is found after a restart."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from dunetrace.actors.base import first_of
+from dunetrace.batches import Batch, Loss, Touch
+from dunetrace.errors import QueueFullError, StoreUnavailableError
+from dunetrace.journal import journal as journal_module
+from dunetrace.journal.journal import Journal
+
+
+def batch(name: str, *, owner: str = "key", events: int = 2, size_bytes: int = 100) -> Batch:
+    """A batch that can be told from others."""
+    touches = [Touch(name, events, 20_000, 20_001)]
+    return Batch("customer", owner, 1.5, name.encode().ljust(size_bytes, b"."), touches, Loss("agent", name, 3))
+
+
+def opened(directory: Path, *, state: str = "ok", **changes: Any) -> Journal:
+    return Journal(directory, **{"max_bytes": 1 << 30, "store_state": lambda: state, **changes})
+
+
+@asynccontextmanager
+async def writing(journal: Journal) -> AsyncIterator[Journal]:
+    """What the journal actor does, for the length of the block."""
+    stopping = trio.Event()
+
+    async def run() -> None:
+        while await journal.wait_for_arrivals(stopping):
+            await journal.write_arrivals()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        try:
+            yield journal
+        finally:
+            stopping.set()
+
+
+async def drained(journal: Journal) -> list[Batch]:
+    """Everything in it, stored."""
+    stored: list[Batch] = []
+    done = trio.Event()
+    done.set()
+    while await journal.wait_for_work(done):
+        group = await journal.head()
+        stored += group.batches
+        group.finish()
+    return stored
+
+
+def files(directory: Path) -> list[str]:
+    return sorted(path.suffix for path in directory.iterdir())
+
+
+async def test_what_is_kept_comes_back_as_it_was_in_its_order(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        for n in range(20):
+            await journal.keep(batch(f"b{n}"))
+        assert await drained(journal) == [batch(f"b{n}") for n in range(20)]
+        assert journal.queued_events == 0
+    journal.close()
+    assert files(tmp_path) == []
+
+
+async def test_keep_returns_once_the_disk_has_it(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.keep, batch("a"))
+        nursery.start_soon(journal.keep, batch("b"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert files(tmp_path) == []
+        assert await journal.write_arrivals() == 2
+    # What a process killed right now leaves behind:
+    assert sorted(await drained(opened(tmp_path)), key=lambda left: left.rows) == [batch("a"), batch("b")]
+
+
+async def test_what_an_earlier_process_left_is_stored_first(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("left"))
+    async with writing(opened(tmp_path)) as again:
+        await again.keep(batch("new"))
+        assert await drained(again) == [batch("left"), batch("new")]
+        again.close()
+    assert files(tmp_path) == []
+
+
+async def test_what_was_stored_is_not_read_again_after_an_ordered_stop(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("stored"))
+        (await journal.head()).finish()
+        await journal.keep(batch("not"))
+    journal.close()
+    assert await drained(opened(tmp_path)) == [batch("not")]
+
+
+async def test_an_outage_leaves_everything_where_it_is(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("a"))
+        (await journal.head()).finish(StoreUnavailableError())
+        assert journal.queued_events == 2
+        assert await drained(journal) == [batch("a")]
+
+
+async def test_segments_are_deleted_when_they_are_stored(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path, max_bytes=1 << 20)) as journal:  # segments of a quarter of that
+        for n in range(8):
+            await journal.keep(batch(f"b{n}", size_bytes=100_000))
+        assert len(files(tmp_path)) == 4
+        assert len(await drained(journal)) == 8
+        assert len(files(tmp_path)) == 1
+
+
+async def test_during_an_outage_it_refuses_or_spools(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path / "refuse", state="timeout")) as journal:
+        with pytest.raises(StoreUnavailableError) as refused:
+            await journal.keep(batch("a"))
+        assert refused.value.state == "timeout"
+    async with writing(opened(tmp_path / "spool", state="timeout", spool=True)) as journal:
+        await journal.keep(batch("a"))
+        assert await drained(journal) == [batch("a")]
+
+
+async def test_its_size_limit_holds_and_is_seen(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path, max_bytes=1 << 20, spool=True)) as journal:
+        with pytest.raises(QueueFullError, match="full"):
+            for n in range(20):
+                await journal.keep(batch(f"b{n}", size_bytes=100_000))
+        assert journal.health()["state"] == "full"
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1.25 * (1 << 20)
+        assert len(await drained(journal)) == 10
+        await journal.keep(batch("again"))
+        assert journal.health()["state"] == "ok"
+
+
+async def test_a_long_queue_refuses_while_postgres_is_there(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path, max_events=10)) as journal:
+        await journal.keep(batch("a", owner="noisy", events=4))
+        with pytest.raises(QueueFullError):
+            await journal.keep(batch("b", owner="noisy", events=4))
+        await journal.keep(batch("c", owner="quiet", events=3))
+        await drained(journal)
+        await journal.keep(batch("d", owner="noisy", events=4))
+
+
+async def test_a_disk_that_takes_no_more_is_a_state_and_passes(tmp_path: Path) -> None:
+    """A real file system that refuses: the kernel's limit on the size of a file, lowered for this process."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("before"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            with pytest.raises(QueueFullError, match="written"):
+                await journal.keep(batch("refused", size_bytes=10_000))
+            assert journal.health()["state"] == "disk_full"
+            assert journal.queued_events == 2
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        await journal.keep(batch("after"))
+        assert journal.health()["state"] == "ok"
+        assert await drained(journal) == [batch("before"), batch("after")]
+
+
+async def test_damage_is_passed_over_told_and_kept_aside(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        for n in range(5):
+            await journal.keep(batch(f"b{n}"))
+    journal.close()
+    (segment,) = tmp_path.iterdir()
+    data = bytearray(segment.read_bytes())
+    data[data.index(b"b2")] ^= 0x40
+    segment.write_bytes(data)
+    again = opened(tmp_path)
+    assert await drained(again) == [batch(f"b{n}") for n in (0, 1, 3, 4)]
+    assert again.health()["state"] == "damaged"
+    assert files(tmp_path) == [".damaged"]
+    assert opened(tmp_path).health()["damaged_segments"] == 1  # until a person has looked and deleted it
+
+
+async def test_a_record_nobody_can_decode_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "_encode", lambda _: b"from another version")
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("strange"))
+    monkeypatch.undo()
+    async with writing(opened(tmp_path)) as again:
+        await again.keep(batch("known"))
+        assert await drained(again) == [batch("known")]
+        assert again.health()["damaged_segments"] == 1
+
+
+async def test_a_deleted_segment_is_a_loss_that_is_told(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("a"))
+    journal.close()
+    again = opened(tmp_path)
+    next(tmp_path.iterdir()).unlink()
+    assert await drained(again) == []
+    assert again.health()["state"] == "damaged"
+
+
+async def test_a_request_that_gives_up_is_written_all_the_same(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    with trio.move_on_after(0):
+        await journal.keep(batch("a"))
+    async with writing(journal):
+        await journal.keep(batch("b"))
+        assert await drained(journal) == [batch("a"), batch("b")]
+
+
+async def test_a_stop_waits_for_what_arrived(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    stopping = trio.Event()
+    stopping.set()
+    assert not await journal.wait_for_arrivals(stopping)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.keep, batch("a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert await journal.wait_for_arrivals(stopping)
+        await journal.write_arrivals()
+
+
+async def test_waiting_for_work_ends_with_work_or_a_stop(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.keep, batch("a"))
+            with trio.fail_after(5):
+                assert await journal.wait_for_work(trio.Event())
+        (await journal.head()).finish()
+        stopping = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first_of, stopping.wait)
+            stopping.set()
+            with trio.fail_after(5):
+                assert not await journal.wait_for_work(stopping)
+
+
+def test_a_directory_that_cannot_be_used_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError) as refused:
+        opened(tmp_path / "file" / "journal")
+    assert refused.value.errno in (errno.ENOTDIR, errno.EACCES)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
