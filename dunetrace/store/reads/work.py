@@ -94,7 +94,7 @@ async def take(conn: Connection, buckets: list[int], folded: Callable[[RunKey], 
         buckets, MAX_DUE,
     )  # fmt: skip
     # Bucket by bucket, as the index is: else every run that goes on would be looked at for the first of them.
-    clock = await conn.fetchrow(
+    (clock,) = await conn.fetch(
         "SELECT date_part('epoch', now()) AS now, date_part('epoch', min(d.due_at)) AS next_due "
         "FROM unnest($1::smallint[]) AS k (bucket), LATERAL (SELECT r.due_at FROM runs r "
         "WHERE r.bucket = k.bucket AND r.due_at > now() ORDER BY r.due_at LIMIT 1) d",
