@@ -23,6 +23,9 @@ class CallKind(StrEnum):
     RETRIEVAL = "retrieval"
 
 
+CALL_KINDS = tuple(CallKind)  # going through an enum itself costs as much as folding an event
+
+
 class Call:
     """One initiating event and what became of it.
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from dunetrace.backoff import delay_s
 from dunetrace.detectors.judging import Phase, judge, next_look
 from dunetrace.errors import DetectorError
-from dunetrace.events import Event
 from dunetrace.runs import RunState
 from dunetrace.signals import FailureSignal, Severity
 from dunetrace.telemetry import kind, where
@@ -47,17 +46,6 @@ class Judgement:
         return live | {s.failure_type.value for s in self.signals if s.failure_type not in stored and not s.shadow}
 
 
-def fold(state: RunState, events: list[Mapping[str, Any]]) -> None:
-    """Fold rows of ``events``, which are in order."""
-    for row in events:
-        state.fold(
-            Event(
-                row["event_type"], row["run_id"], row["agent_id"], row["agent_version"], row["step_index"],
-                row["timestamp"], row["payload"], row["parent_run_id"], row["received_s"],
-            )
-        )  # fmt: skip
-
-
 def judge_case(case: Case, state: RunState, limits: AgentLimits, *, now: float, stall_timeout_s: float) -> Judgement:
     """Judge a run as it stands at `now` (server's clock). Raises DetectorError."""
     state.as_of = now
@@ -68,12 +56,10 @@ def judge_case(case: Case, state: RunState, limits: AgentLimits, *, now: float, 
     before = case.row
     counts = phase is Phase.ENDED and not state.dropped_events and (before is None or before["issue_effect"] is None)
     run = _facts(case, state)
-    silent_at = state.last_received_at + stall_timeout_s
-    look_at = next_look(state, limits) or silent_at
     run.update(
         judged_event_count=state.event_count,
         trigger=trigger,
-        due_at=_moment(min(silent_at, look_at)) if phase is Phase.RUNNING else None,
+        due_at=_due_at(case, state, limits, stall_timeout_s) if phase is Phase.RUNNING else None,
         processed_at=_moment(now) if trigger else (before["processed_at"] if before else None),
         attempts=0,
         parked_error=None,
@@ -84,6 +70,18 @@ def judge_case(case: Case, state: RunState, limits: AgentLimits, *, now: float, 
     if counts:
         run["issue_effect"] = "affected" if live else "clean"
     return judgement
+
+
+def _due_at(case: Case, state: RunState, limits: AgentLimits, stall_timeout_s: float) -> datetime:
+    """When a run that goes on is looked at without news: as it turns silent, or earlier where a detector asks for it.
+
+    A time set before stays while it is to come and early enough: looking once for nothing is cheaper than moving the
+    run in the index of times at each of its events.
+    """
+    silent_at = state.last_received_at + stall_timeout_s
+    due_at = _moment(min(silent_at, next_look(state, limits) or silent_at))
+    held: datetime | None = case.row["due_at"] if case.row else None
+    return held if held is not None and _moment(state.as_of) < held <= due_at else due_at
 
 
 def failed_case(case: Case, state: RunState, error: DetectorError, *, now: float, rng: random.Random) -> Judgement:

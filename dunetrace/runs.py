@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from dunetrace.calls import Call, CallKind, OpenCalls
+from dunetrace.calls import CALL_KINDS, Call, CallKind, OpenCalls
 from dunetrace.events import Event
 from dunetrace.views.answers import AnswerView
 from dunetrace.views.durations import DurationView
@@ -83,7 +83,7 @@ class RunState:
         self.prompts = PromptView()
         self.retrievals = RetrievalView()
         self.durations = DurationView()
-        self._open = {kind: OpenCalls() for kind in CallKind}
+        self._open = {kind: OpenCalls() for kind in CALL_KINDS}
         self._named = False
 
     def fold(self, event: Event) -> None:
@@ -128,8 +128,8 @@ class RunState:
     @property
     def nbytes(self) -> int:
         """An estimate of the memory held."""
-        open_calls = sum(len(calls) for calls in self._open.values())
-        kept = sum(view.entries for view in (self.loops, self.stretches, self.failures, self.retrievals))
+        open_calls = sum(map(len, self._open.values()))
+        kept = self.loops.entries + self.stretches.entries + self.failures.entries + self.retrievals.entries
         return 8_000 + 540 * len(self.steps) + 500 * open_calls + 350 * kept
 
     # ---- one handler for each event type

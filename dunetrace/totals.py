@@ -6,8 +6,7 @@ same contributions over all rows, so the two can only agree.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -38,22 +37,31 @@ def hour_of(at: float | datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def runs_of(run: Mapping[str, Any] | None) -> Counter[AgentHour]:
-    """The runs a row of ``runs`` counts for: one, in the hour it started; none when there is no row."""
-    return Counter() if run is None else Counter({_agent_hour(run): 1})
+class Added(NamedTuple):
+    """What a row of ``runs`` adds to its AgentHour."""
+
+    runs: int
+    tokens: int
 
 
-def tokens_of(run: Mapping[str, Any] | None) -> Counter[AgentHour]:
-    """The tokens a row of ``runs`` adds, in the hour it started."""
-    return Counter() if run is None else Counter({_agent_hour(run): int(run["total_tokens"])})
+def of_run(run: Mapping[str, Any]) -> tuple[AgentHour, Added]:
+    """What a row of ``runs`` counts for: one run and its tokens, in the hour it started."""
+    hour = AgentHour(run["customer_id"], run["agent_id"], run["agent_version"], run["start_hour"])
+    return hour, Added(1, run["total_tokens"])
 
 
-def _agent_hour(run: Mapping[str, Any]) -> AgentHour:
-    return AgentHour(run["customer_id"], run["agent_id"], run["agent_version"], hour_of(run["start_hour"]))
+def difference(changes: Iterable[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> dict[AgentHour, Added]:
+    """What to add to the totals when rows become others, given as (now, before); before is None where it is new."""
+    sums: dict[AgentHour, Added] = {}
+    for now, before in changes:
+        hour, added = of_run(now)
+        sums[hour] = _sum(sums.get(hour), added, 1)
+        if before is not None:
+            hour, added = of_run(before)
+            sums[hour] = _sum(sums.get(hour), added, -1)
+    return {hour: added for hour, added in sums.items() if any(added)}
 
 
-def difference(now: Mapping[Any, int], before: Mapping[Any, int]) -> dict[Any, int]:
-    """What to add to the totals so that they hold `now` instead of `before`; zeros left out."""
-    keys = set(now) | set(before)
-    changes = {key: now.get(key, 0) - before.get(key, 0) for key in keys}
-    return {key: change for key, change in changes.items() if change}
+def _sum(held: Added | None, added: Added, sign: int) -> Added:
+    runs, tokens = held or (0, 0)
+    return Added(runs + sign * added.runs, tokens + sign * added.tokens)

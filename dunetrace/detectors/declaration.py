@@ -108,17 +108,15 @@ class Detector(Generic[AnyThresholds]):
     words: Mapping[str, Words]
     yields_to: tuple[FailureType, ...] = ()
     look_at: Callable[[RunState, AnyThresholds], float | None] | None = None
+    name: str = field(init=False)
+    """Its section's name in detectors.yml."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.failure_type.value.lower())
         fault = self._fault()
         if fault:
             raise TypeError(f"detector {self.failure_type}: {fault}")
         object.__setattr__(self, "words", MappingProxyType(dict(self.words)))
-
-    @property
-    def name(self) -> str:
-        """Its section's name in detectors.yml."""
-        return self.failure_type.value.lower()
 
     def words_for(self, evidence: Mapping[str, Any]) -> Words:
         found = self.words.get(str(evidence.get("kind", "")))

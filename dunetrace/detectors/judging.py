@@ -37,6 +37,8 @@ def judge(
     cleared it.
     """
     signals = _found(run, limits, phase, detectors)
+    if not signals:
+        return signals
     live = {signal.failure_type for signal in signals if not signal.shadow}.union(known)
     causes = {signal.failure_type for signal in signals}.union(known)
     yields_to = {detector.failure_type: detector.yields_to for detector in detectors}
@@ -77,9 +79,14 @@ def next_look(run: RunState, limits: AgentLimits, detectors: tuple[Detector[Any]
 
     Server time, Unix seconds, later than `run.as_of`.
     """
-    sections = ((detector.look_at, limits[detector.name]) for detector in detectors)
-    looks = (look_at(run, section.thresholds) for look_at, section in sections if look_at and section.enabled)
-    return min((at for at in looks if at is not None and at > run.as_of), default=None)
+    soonest: float | None = None
+    for detector in detectors:
+        if detector.look_at is None or not limits[detector.name].enabled:
+            continue
+        at = detector.look_at(run, limits[detector.name].thresholds)
+        if at is not None and at > run.as_of and (soonest is None or at < soonest):
+            soonest = at
+    return soonest
 
 
 def _code_line(error: Exception) -> str:

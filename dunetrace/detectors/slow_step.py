@@ -54,27 +54,26 @@ class SlowStepEvidence(Evidence):
 
 
 def detect(run: RunState, limits: SlowStepThresholds) -> Finding | None:
-    limit_ms = {CallKind.TOOL: limits.tool_ms, CallKind.RETRIEVAL: limits.tool_ms, CallKind.LLM: limits.llm_ms}
     timed: list[tuple[float, float, Call]] = []  # ratio, ms and call of what is furthest over the limit, by kind
     beyond_ms: list[float] = []
     for kind, durations in run.durations.by_kind.items():
-        longest = durations.longest_ms
-        beyond_ms += [ms - limit_ms[kind] for ms in longest[bisect_right(longest, limit_ms[kind]) :]]
-        if durations.slowest is not None:
-            timed.append((longest[-1] / limit_ms[kind], longest[-1], durations.slowest))
+        longest, limit_ms = durations.longest_ms, _limit_ms(kind, limits)
+        if durations.slowest is not None and longest[-1] > limit_ms:
+            beyond_ms += [ms - limit_ms for ms in longest[bisect_right(longest, limit_ms) :]]
+            timed.append((longest[-1] / limit_ms, longest[-1], durations.slowest))
     open_call = run.hanging
     open_ms = None if open_call is None else run.duration_ms(open_call)
-    if open_call is not None and open_ms is not None and open_ms > limit_ms[open_call.kind]:
-        timed.append((open_ms / limit_ms[open_call.kind], open_ms, open_call))
-        beyond_ms.append(open_ms - limit_ms[open_call.kind])
-    if not beyond_ms:
+    if open_call is not None and open_ms is not None and open_ms > (limit_ms := _limit_ms(open_call.kind, limits)):
+        timed.append((open_ms / limit_ms, open_ms, open_call))
+        beyond_ms.append(open_ms - limit_ms)
+    if not timed:
         return None
     ratio, ms, call = max(timed, key=lambda entry: entry[0])
     evidence = SlowStepEvidence(
         kind=call.kind.value if call.answered else f"hanging_{call.kind.value}",
         name=call.name,
         duration_ms=round(ms),
-        limit_ms=limit_ms[call.kind],
+        limit_ms=_limit_ms(call.kind, limits),
         ratio=round(ratio, 2),
         slow_calls=len(beyond_ms),
         step=call.step_index,
@@ -89,8 +88,11 @@ def look_at(run: RunState, limits: SlowStepThresholds) -> float | None:
     call = run.hanging
     if call is None:
         return None
-    limit_ms = limits.llm_ms if call.kind is CallKind.LLM else limits.tool_ms
-    return call.received_at + (limit_ms + 1) / 1000
+    return call.received_at + (_limit_ms(call.kind, limits) + 1) / 1000
+
+
+def _limit_ms(kind: CallKind, limits: SlowStepThresholds) -> int:
+    return limits.llm_ms if kind is CallKind.LLM else limits.tool_ms
 
 
 _TIMEOUT = '''\

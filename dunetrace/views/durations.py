@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 
-from dunetrace.calls import Call, CallKind
+from dunetrace.calls import CALL_KINDS, Call
 
 MAX_SLOWEST = 20  # durations kept of each kind
 
@@ -34,7 +34,7 @@ class DurationView:
     __slots__ = ("by_kind",)
 
     def __init__(self) -> None:
-        self.by_kind = {kind: Durations() for kind in CallKind}
+        self.by_kind = {kind: Durations() for kind in CALL_KINDS}
 
     def answered(self, call: Call) -> None:
         if call.duration_ms is not None:

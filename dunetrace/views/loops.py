@@ -82,8 +82,10 @@ class Repeats:
         self._by_key: OrderedDict[tuple[str, ...], Repeat] = OrderedDict()
         self.clusters: dict[tuple[int, int], Cluster] = {}
 
-    def __len__(self) -> int:
-        return len(self._by_key)
+    @property
+    def entries(self) -> int:
+        """How many things are kept, for the estimate of bytes."""
+        return len(self._by_key) + len(self.clusters)
 
     def add(self, key: tuple[str, ...], call: Call, tokens: int, *, since: int = 0, outcome: str = "") -> Repeat:
         """Count `call` under `key`, which starts anew with another `outcome` than before.
@@ -119,6 +121,8 @@ class Repeats:
 
     def worst(self, size: int, window: int) -> Cluster | None:
         """The largest repetition of which `size` calls lie within `window` tool calls."""
+        if not self.clusters:
+            return None
         found = [self.clusters[size, span] for span in range(size, window + 1) if (size, span) in self.clusters]
         return max(found, key=lambda cluster: cluster.repeat.count, default=None)
 
@@ -206,6 +210,5 @@ class LoopView:
     @property
     def entries(self) -> int:
         """How many things are kept, for the estimate of bytes."""
-        kinds = (self.equal, self.shapes, self.pairs, self.names)
-        kept = sum(len(repeats) + len(repeats.clusters) for repeats in kinds)
+        kept = self.equal.entries + self.shapes.entries + self.pairs.entries + self.names.entries
         return kept + len(self._seen) + len(self._tool_names) + self.alternations.entries

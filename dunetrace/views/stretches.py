@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 MAX_STRETCH_CALLS = 100  # the largest number of LLM calls a threshold may ask for
 
 
-class Tail(NamedTuple):
+class Tail:
     """LLM calls after an act, the wire's step of the first of them, and the run's totals before it."""
 
-    llm_calls: int = 0
-    first_step: int = 0
-    tokens_before: int = 0
-    ms_before: float = 0.0
+    __slots__ = ("first_step", "llm_calls", "ms_before", "tokens_before")
+
+    def __init__(self) -> None:
+        self.llm_calls = self.first_step = self.tokens_before = 0
+        self.ms_before = 0.0
+
+    def llm_called(self, step_index: int, tokens: int, llm_ms: float) -> None:
+        """`tokens` and `llm_ms` are the run's totals before this call."""
+        if not self.llm_calls:
+            self.first_step, self.tokens_before, self.ms_before = step_index, tokens, llm_ms
+        self.llm_calls += 1
 
 
 class Stretch:
@@ -43,9 +48,7 @@ class Stretch:
             self.idle_ms += llm_ms - self._ms
         if not self.llm_calls:
             self.first_step = step_index
-        if not self.tail.llm_calls:
-            self.tail = Tail(0, step_index, tokens, llm_ms)
-        self.tail = self.tail._replace(llm_calls=self.tail.llm_calls + 1)
+        self.tail.llm_called(step_index, tokens, llm_ms)
         self.llm_calls += 1
         self.last_step = step_index
         self._tokens, self._ms, self._last_was_llm = tokens, llm_ms, True

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dunetrace.events import Event
 from dunetrace.store.columns import columns
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ MAX_TOUCHES = 500
 MAX_DUE = 500
 MAX_EVENTS = 50_000  # events of one pass in memory; a larger run is taken alone
 BASELINE_RUNS = 50
+
+_EVENT_WIDTH = len(Event._fields)
 
 RunKey = tuple[str, str]  # customer_id, run_id
 
@@ -50,7 +55,13 @@ class Case:
     touch_ids: list[int] = field(default_factory=list)
     signals: dict[str, StoredSignal] = field(default_factory=dict)
     rebuilt: bool = False  # `events` are all of the run's, not just those after what was folded
-    events: list[Any] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)  # of its events, as they are folded; see `events`
+    last_id: int = 0  # the highest id among them
+
+    def events(self) -> Iterator[Event]:
+        """The events, once: whoever folds them lets go of the rows, and does both where it takes nobody's time."""
+        rows, self.rows = self.rows, []
+        return (Event._make(row[:_EVENT_WIDTH]) for row in rows)
 
 
 class Work(NamedTuple):
@@ -62,12 +73,16 @@ class Work(NamedTuple):
     more: bool
 
 
-_RUN_COLUMNS = "r.*, extract(epoch FROM r.last_received_at)::float8 AS last_received_s"
+# What judging goes on from, and what the totals held of the run before.
+_RUN_COLUMNS = (
+    "r.customer_id, r.run_id, r.bucket, r.agent_id, r.agent_version, r.start_hour, r.first_day, r.last_day, "
+    "r.event_count, r.judged_event_count, r.total_tokens, r.signal_count, r.trigger, r.due_at, r.processed_at, "
+    "r.attempts, r.parked_error, r.issue_effect, r.effect_seq"
+)
 
 
 async def take(conn: Connection, buckets: list[int], folded: Callable[[RunKey], Folded | None]) -> Work:
     """Read the next pass of work in `buckets`. Changes nothing: the judging transaction deletes the touches."""
-    now = float(await conn.fetchval("SELECT extract(epoch FROM now())::float8"))
     touches = await conn.fetch(
         "SELECT id, customer_id, run_id, bucket, n, first_day, last_day FROM run_touches "
         "WHERE bucket = ANY($1::smallint[]) ORDER BY id LIMIT $2",
@@ -78,9 +93,11 @@ async def take(conn: Connection, buckets: list[int], folded: Callable[[RunKey], 
         "ORDER BY due_at LIMIT $2",
         buckets, MAX_DUE,
     )  # fmt: skip
-    next_due = await conn.fetchval(
-        "SELECT extract(epoch FROM min(due_at))::float8 FROM runs "
-        "WHERE bucket = ANY($1::smallint[]) AND due_at > now()",
+    # Bucket by bucket, as the index is: else every run that goes on would be looked at for the first of them.
+    (clock,) = await conn.fetch(
+        "SELECT date_part('epoch', now()) AS now, date_part('epoch', min(d.due_at)) AS next_due "
+        "FROM unnest($1::smallint[]) AS k (bucket), LATERAL (SELECT r.due_at FROM runs r "
+        "WHERE r.bucket = k.bucket AND r.due_at > now() ORDER BY r.due_at LIMIT 1) d",
         buckets,
     )
     cases = await _cases(conn, touches, due)
@@ -88,7 +105,7 @@ async def take(conn: Connection, buckets: list[int], folded: Callable[[RunKey], 
     await _load_signals(conn, chosen)
     await _load_events(conn, chosen, folded)
     more = len(touches) == MAX_TOUCHES or len(due) == MAX_DUE or len(chosen) < len(cases)
-    return Work(now, chosen, next_due, more)
+    return Work(clock["now"], chosen, clock["next_due"], more)
 
 
 async def baselines(conn: Connection, keys: Iterable[tuple[str, str, str, str]]) -> dict[tuple[str, ...], list[Any]]:
@@ -173,44 +190,43 @@ async def _load_signals(conn: Connection, cases: list[Case]) -> None:
 
 async def _load_events(conn: Connection, cases: list[Case], folded: Callable[[RunKey], Folded | None]) -> None:
     """New events of runs whose cached state can be trusted to go on, all events of the others."""
-    whole: list[Case] = []
-    onward: list[Case] = []
+    held = {case.key: folded(case.key) for case in cases}
     for case in cases:
-        at = folded(case.key)
-        if at is None:
-            whole.append(case)
-        elif at.event_count < case.announced:
-            onward.append(case)
-    positions = {case.key: folded(case.key) for case in onward}
-    await _fetch_events(conn, onward, [at.last_id if at else 0 for at in positions.values()])
-    for case in onward:
-        at = positions[case.key]
-        first = (case.events[0]["timestamp"], case.events[0]["step_index"]) if case.events else (0.0, 0)
-        # A cached state goes on only if what came is all that was announced and nothing of it belongs before its end.
-        # Else (a restart, disorder, a gap in commit order) the run is built anew.
-        if at is None or at.event_count + len(case.events) != case.announced or first < at.last_order:
-            case.events = []
-            whole.append(case)
-    for case in whole:
-        case.rebuilt = True
-    await _fetch_events(conn, whole, [0] * len(whole))
+        case.rebuilt = held[case.key] is None
+    news = [case for case in cases if (at := held[case.key]) is None or at.event_count < case.announced]
+    await _fetch_events(conn, news, [at.last_id if (at := held[case.key]) else 0 for case in news])
+    broken = [case for case in news if (at := held[case.key]) is not None and not _goes_on(case, at)]
+    for case in broken:
+        case.rebuilt, case.rows = True, []
+    await _fetch_events(conn, broken, [0] * len(broken))
+
+
+def _goes_on(case: Case, at: Folded) -> bool:
+    """Whether what came is all that was announced, and nothing of it belongs before the end of what was folded.
+
+    Else (a restart, disorder, a gap in commit order) the run is built anew.
+    """
+    if at.event_count + len(case.rows) != case.announced:
+        return False
+    return not case.rows or (case.rows[0]["timestamp"], case.rows[0]["step_index"]) >= at.last_order
 
 
 async def _fetch_events(conn: Connection, cases: list[Case], after_ids: list[int]) -> None:
     if not cases:
         return
-    by_key = {case.key: case for case in cases}
     rows = await conn.fetch(
-        "SELECT e.id, e.customer_id, e.run_id, e.event_type, e.agent_id, e.agent_version, e.step_index, e.timestamp, "
-        "e.payload, e.parent_run_id, extract(epoch FROM e.received_at)::float8 AS received_s FROM events e "
-        "JOIN unnest($1::text[], $2::text[], $3::bigint[], $4::date[], $5::date[]) "
-        "AS k (customer_id, run_id, after_id, first_day, last_day) ON e.run_id = k.run_id "
+        "SELECT e.event_type, e.run_id, e.agent_id, e.agent_version, e.step_index, e.timestamp, e.payload, "
+        "e.parent_run_id, date_part('epoch', e.received_at) AS received_at, e.id, k.place FROM events e "
+        "JOIN unnest($1::text[], $2::text[], $3::bigint[], $4::date[], $5::date[]) WITH ORDINALITY "
+        "AS k (customer_id, run_id, after_id, first_day, last_day, place) ON e.run_id = k.run_id "
         "AND e.customer_id = k.customer_id AND e.day BETWEEN k.first_day AND k.last_day AND e.id > k.after_id "
-        "ORDER BY e.run_id, e.timestamp, e.step_index, e.id",
+        "ORDER BY k.place, e.timestamp, e.step_index, e.id",
         *_keys(cases), after_ids, [case.first_day for case in cases], [case.last_day for case in cases],
     )  # fmt: skip
-    for row in rows:
-        by_key[row["customer_id"], row["run_id"]].events.append(row)
+    for place, of_case in groupby(rows, key=itemgetter("place")):
+        case = cases[place - 1]
+        case.rows = list(of_case)
+        case.last_id = max(row["id"] for row in case.rows)
 
 
 def _keys(cases: list[Case]) -> tuple[list[str], list[str]]:

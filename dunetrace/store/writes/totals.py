@@ -19,17 +19,14 @@ if TYPE_CHECKING:
 async def add(conn: Connection, judgements: Sequence[Judgement], changes: list[Change], at: datetime) -> None:
     """Agents first: their row locks put all judging of one agent in one order, which is the order issues count in."""
     seen: dict[tuple[str, str], list[Any]] = {}
-    runs: Counter[totals.AgentHour] = Counter()
-    tokens: Counter[totals.AgentHour] = Counter()
     for judgement in judgements:
-        run, before = judgement.run, judgement.case.row
+        run = judgement.run
         agent = seen.setdefault((run["customer_id"], run["agent_id"]), [at, run["last_received_at"]])
         agent[1] = max(agent[1], run["last_received_at"])
-        runs.update(totals.difference(totals.runs_of(run), totals.runs_of(before)))
-        tokens.update(totals.difference(totals.tokens_of(run), totals.tokens_of(before)))
+    hours = totals.difference((judgement.run, judgement.case.row) for judgement in judgements)
     agents: Counter[tuple[str, str]] = Counter()
-    for hour, n in runs.items():
-        agents[hour.customer_id, hour.agent_id] += n
+    for hour, added in hours.items():
+        agents[hour.customer_id, hour.agent_id] += added.runs
     keys = sorted({*seen, *agents})
     await conn.execute(
         "INSERT INTO agents AS a (customer_id, agent_id, first_seen, last_seen, run_count) "
@@ -38,13 +35,12 @@ async def add(conn: Connection, judgements: Sequence[Judgement], changes: list[C
         "last_seen = greatest(a.last_seen, excluded.last_seen)",
         *columns([(*key, *seen.get(key, [at, at]), agents[key]) for key in keys], 5),
     )
-    hours = sorted(key for key in {*runs, *tokens} if runs[key] or tokens[key])
     await conn.execute(
         "INSERT INTO agent_hours AS h (customer_id, agent_id, agent_version, hour, run_count, total_tokens) "
         "SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::bigint[], $6::bigint[]) "
         "ON CONFLICT (customer_id, agent_id, hour, agent_version) DO UPDATE SET "
         "run_count = h.run_count + excluded.run_count, total_tokens = h.total_tokens + excluded.total_tokens",
-        *columns([(*key, runs[key], tokens[key]) for key in hours], 6),
+        *columns([(*hour, *hours[hour]) for hour in sorted(hours)], 6),
     )
     await _add_signal_hours(conn, changes)
 
