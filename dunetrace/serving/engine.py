@@ -56,17 +56,15 @@ class Engine:
     async def accept(self, listening: socket.socket, clients: trio.Nursery) -> None:
         """Take connections for ever, each into a task of its own in `clients`."""
         while True:
+            # Also because without a free descriptor accept() says so before it looks whether anybody is there.
+            await trio.lowlevel.wait_readable(listening)
             try:
                 sock, _ = listening.accept()
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(listening)
-                continue
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._make_room()
                     await trio.sleep(EXHAUSTED_PAUSE_S)
-                await trio.lowlevel.checkpoint()  # else: that client has gone already
-                continue
+                continue  # else that client has gone already
             sock.setblocking(False)
             if len(self._connections) < self._most or self._make_room():
                 connection = Connection(sock, self._shared)
@@ -74,7 +72,6 @@ class Engine:
                 clients.start_soon(self._run, connection)
             else:
                 self._turn_away(sock)
-            await trio.lowlevel.checkpoint()
 
     async def _run(self, connection: Connection) -> None:
         try:
