@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -81,6 +81,17 @@ class Wire:
         return self._held
 
 
+@asynccontextmanager
+async def connect(port: int, *, receive_buffer_bytes: int = 0) -> AsyncIterator[Wire]:
+    """A connection to a port of this machine. With a small buffer, what isn't read soon stays with the server."""
+    sock = trio.socket.socket()
+    if receive_buffer_bytes:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    await sock.connect(("127.0.0.1", port))
+    async with trio.SocketStream(sock) as stream:
+        yield Wire(stream)
+
+
 @dataclass
 class Served:
     """An engine on a port. A request to /wait has `started` once it is in the handler, and is answered on `release`."""
@@ -92,14 +103,8 @@ class Served:
     paths: list[str] = field(default_factory=list)
     budget: BodyBudget = field(default_factory=lambda: BodyBudget(64 << 20))
 
-    @asynccontextmanager
-    async def connect(self, *, receive_buffer_bytes: int = 0) -> AsyncIterator[Wire]:
-        sock = trio.socket.socket()
-        if receive_buffer_bytes:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        await sock.connect(("127.0.0.1", self.port))
-        async with trio.SocketStream(sock) as stream:
-            yield Wire(stream)
+    def connect(self, *, receive_buffer_bytes: int = 0) -> AbstractAsyncContextManager[Wire]:
+        return connect(self.port, receive_buffer_bytes=receive_buffer_bytes)
 
     async def handle(self, request: Request) -> Answer:
         """/echo reads its body, /wait waits, /boom and /booms raise, /big is a big answer; others leave the body be."""
