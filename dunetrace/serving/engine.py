@@ -19,6 +19,7 @@ from dunetrace.serving.connection import App, Connection, EngineLimits, Shared
 
 OTHER_FILES: Final = 256  # descriptors kept for Postgres, the other port, logs
 EXHAUSTED_PAUSE_S: Final = 0.05  # until what was closed has given its descriptor back
+EXPIRED_AT_ONCE: Final = 20  # about 1 ms of the loop to close
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -102,8 +103,12 @@ class Engine:
             self._shared.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
             await trio.sleep(self._shared.limits.sweep_s)
             now_s = trio.current_time()
-            for connection in [one for one in self._connections if one.deadline_s <= now_s]:
-                connection.expire()
+            expired = [connection for connection in self._connections if connection.deadline_s <= now_s]
+            for number, connection in enumerate(expired, 1):
+                if connection.deadline_s <= now_s:
+                    connection.expire()
+                if number % EXPIRED_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
 
     def stop(self) -> None:
         """Close what waits for a request; what has one in hand says in its answer that it is the last."""
