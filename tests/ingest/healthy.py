@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import select
 import sys
 import time
@@ -16,14 +17,16 @@ from collections import Counter
 from tests.ingest.door_server import event
 
 PAUSE_S = 0.005
+EVENTS_A_RUN = 20
 
 
 def main() -> None:
     client = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=20)
-    body = json.dumps({"agent_id": "agent", "events": [event(timestamp=time.time())]})
     statuses: Counter[int] = Counter()
     waits_ms = []
     while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
+        sent = event(timestamp=time.time(), run_id=f"run-{len(waits_ms) // EVENTS_A_RUN}-{os.getpid()}")
+        body = json.dumps({"agent_id": "agent", "events": [sent]})
         began_s = time.perf_counter()
         client.request("POST", "/v1/ingest", body, {"Content-Type": "application/json"})
         answer = client.getresponse()
