@@ -16,7 +16,7 @@ def test_defaults(tmp_path: Path) -> None:
         "127.0.0.1:8001", "127.0.0.1:8002", "127.0.0.1:3000"
     ]  # fmt: skip
     assert (settings.auth_mode, settings.poll_interval_s, settings.alert_interval_s) == ("dev", 5, 10)
-    assert (settings.stall_timeout_s, settings.promise, settings.cors_origins) == (90, "commit", ())
+    assert (settings.stall_timeout_s, settings.promise, settings.cors_origins) == (90, "journal", ())
 
 
 def test_the_environment_wins_over_the_dotenv_file(tmp_path: Path) -> None:

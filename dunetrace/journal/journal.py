@@ -11,6 +11,7 @@ costs disk and no more. Storing a segment again is harmless, since every event h
 from __future__ import annotations
 
 import errno
+import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +29,7 @@ from dunetrace.shares import Shares
 from dunetrace.telemetry import log
 
 SEGMENT_BYTES: Final = 64 << 20
+GATHER_S: Final = 0.01  # between two reads of a short queue: nobody waits for it, and a transaction has its price
 SUFFIX, DAMAGED_SUFFIX = ".segment", ".damaged"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _GONE: Final = (errno.ENOENT, errno.EIO)  # unreadable for good; anything else may pass
@@ -100,6 +102,7 @@ class Journal:
         self._reader: SegmentReader | None = None
         self._unwritable = ""
         self._is_full = False
+        self._read_at = -math.inf
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._damaged = sum(1 for _ in directory.glob(f"*{DAMAGED_SUFFIX}"))
         left = sorted(directory.glob(f"*{SUFFIX}"))
@@ -239,12 +242,15 @@ class Journal:
     # -- the writer's side
 
     async def wait_for_work(self, stopping: trio.Event) -> bool:
-        """False when a stop was asked for and all is stored."""
+        """False when a stop was asked for and all is stored. A short queue is given a moment to gather."""
         while not self._has_work():
             if stopping.is_set():
                 return False
             self._work = trio.Event()
             await first_of(stopping.wait, self._work.wait)
+        if self._shares.total < GROUP_EVENTS and not stopping.is_set():
+            with trio.move_on_at(self._read_at + GATHER_S):
+                await stopping.wait()
         return True
 
     def _has_work(self) -> bool:
@@ -252,6 +258,7 @@ class Journal:
 
     async def head(self) -> JournalGroup:
         """The oldest records, up to a group; of one segment."""
+        self._read_at = trio.current_time()
         return await trio.to_thread.run_sync(self._read, self._segments[0])
 
     def _read(self, segment: _Segment) -> JournalGroup:

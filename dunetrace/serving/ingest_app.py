@@ -33,7 +33,7 @@ BODIES_IN_HAND_BYTES: Final = 128 << 20  # of all requests together, received an
 THREAD_BODY_BYTES: Final = 256 << 10  # about 5 ms of work: more would be felt by the other requests
 # Of bodies between decoding and promise: those decoded on the loop, so that it comes round every few milliseconds, and
 # those decoded in threads, of which a large one becomes several times its size in memory and so is decoded alone.
-LOOP_BODIES_BYTES: Final = 512 << 10
+LOOP_BODIES_BYTES: Final = 256 << 10
 THREAD_BODIES_BYTES: Final = 4 << 20
 MAX_REQUESTS_IN_HAND: Final = 1_024  # the engine bounds connections only, and those are ten times as many
 MAX_SMALL_BODY_BYTES: Final = 1 << 20  # of the calls that carry no events

@@ -149,6 +149,10 @@ class Server:
         answer = httpx.get(f"{url}/health", timeout=5, trust_env=False)
         return {**answer.json(), "http_status": answer.status_code}
 
+    def has_stored_all(self) -> bool:
+        """Whether everything it accepted is in Postgres."""
+        return bool(self.health("ingest")["journal"]["backlog_bytes"] == 0)
+
     def log_tail(self, lines: int = 40) -> str:
         text = self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
         return "--- end of the server's log ---\n" + "\n".join(text.splitlines()[-lines:])

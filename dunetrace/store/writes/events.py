@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
@@ -16,6 +15,7 @@ from dunetrace.store.packing import COLUMNS, COPY_HEADER, COPY_TRAILER, EventRow
 if TYPE_CHECKING:
     from dunetrace.store.gateway import Connection
 
+COPY_PIECE_BYTES: Final = 256 << 10  # about what a socket takes at once
 _NAMES = ", ".join(COLUMNS)
 _TOUCH_COLUMNS = ("customer_id", "run_id", "bucket", "n", "first_day", "last_day", "received_at")
 # One run's news: customer_id, run_id, n, first_day, last_day (days since 1970-01-01), received_at (Unix seconds).
@@ -85,8 +85,32 @@ async def _append_events(conn: Connection, batches: Sequence[Batch]) -> list[_Ne
 
 
 async def _copy(conn: Connection, table: str, batches: Sequence[Batch]) -> None:
-    data = BytesIO(b"".join([COPY_HEADER, *(batch.rows for batch in batches), COPY_TRAILER]))
-    await conn.copy_to_table(table, source=data, columns=COLUMNS, format="binary")
+    await conn.copy_to_table(table, source=_CopyData(batches), columns=COLUMNS, format="binary")
+
+
+class _CopyData:
+    """The rows of batches as COPY's data. The driver would read a file object by a thread's hop for each piece."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._pieces = iter([COPY_HEADER, *(batch.rows for batch in batches), COPY_TRAILER])
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = b"".join(_up_to(self._pieces, COPY_PIECE_BYTES))
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+
+def _up_to(pieces: Iterator[bytes], size_bytes: int) -> Iterator[bytes]:
+    """Pieces until they have this size together, or a little more."""
+    for piece in pieces:
+        yield piece
+        size_bytes -= len(piece)
+        if size_bytes <= 0:
+            return
 
 
 def _by_run(news: Iterable[_News]) -> Iterable[_News]:
