@@ -124,10 +124,11 @@ class Journal:
 
     def health(self) -> dict[str, Any]:
         """`state` is ok, full, disk_full, failing (the disk refuses writes) or damaged (accepted events were lost)."""
+        damaged = self._damaged + sum(1 for segment in self._segments if segment.lost_bytes)
         return {
-            "state": self._unwritable or ("full" if self._is_full else "damaged" if self._damaged else "ok"),
+            "state": self._unwritable or ("full" if self._is_full else "damaged" if damaged else "ok"),
             "backlog_bytes": self.backlog_bytes,
-            "damaged_segments": self._damaged,
+            "damaged_segments": damaged,
         }
 
     # -- the door's side
@@ -280,20 +281,20 @@ class Journal:
         reader = self._reader
         reader.position = segment.position
         end = segment.end
+        if segment.is_ours:
+            reader.synced = end
         events = size_bytes = 0
-        while events < GROUP_EVENTS and size_bytes < GROUP_BYTES:
-            found = reader.next(end)
-            if found is None:
-                reader.position = end
+        while (found := reader.next(end)) is not None:
+            if isinstance(found, Gap):
+                group.gaps.append(found)
+            elif events >= GROUP_EVENTS or size_bytes >= GROUP_BYTES:
                 break
-            if isinstance(found, Record):
+            else:
                 batch = _read_batch(found, group, reader.position)
                 events += batch.events if batch else 0
                 size_bytes += len(found.content)
-            else:
-                group.gaps.append(found)
             reader.position = found.end
-        group.end = reader.position
+        group.end = reader.position if found else end
 
     def pass_over(self, group: JournalGroup) -> None:
         """What is in `group`, which is the head, is stored; a segment that is done with is deleted."""

@@ -97,7 +97,7 @@ class SegmentWriter:
 
 
 class SegmentReader:
-    """Reads the segment at `path` from where it was stored to."""
+    """Reads the segment at `path` from where it was stored to. A hole before `synced` is lost data."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,7 +107,7 @@ class SegmentReader:
         self._limit = 0  # what lies behind it may still be written, so it is never read ahead
         head = self._head()
         self._has_head = head is not None
-        self._synced, self.position = head or (0, 0)
+        self.synced, self.position = head or (0, 0)
 
     def next(self, end: int) -> Record | Gap | None:
         """What lies at `position`, looking no further than `end`; None when nothing more was written there.
@@ -153,7 +153,7 @@ class SegmentReader:
         Without a head nobody knows what was synced, and everything that was written counts as lost.
         """
         at = self.position
-        promised = self.position < self._synced
+        promised = self.position < self.synced
         while (at := self._find(_MARK, at + 1, end)) >= 0:
             if self._record(at, end) is not None:
                 return Gap(self.position, at, promised or not self._has_head)
@@ -163,8 +163,8 @@ class SegmentReader:
 
     def _cut_off(self, end: int) -> Gap | None:
         """The file ends here; something is missing if more of it had been synced."""
-        if self.position < self._synced and end < self._synced:
-            return Gap(self.position, self._synced, promised=True)
+        if self.position < self.synced and end < self.synced:
+            return Gap(self.position, self.synced, promised=True)
         return None
 
     def _is_written(self, end: int) -> bool:

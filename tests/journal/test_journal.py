@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ import trio
 import trio.testing
 
 from dunetrace.actors.base import first_of
-from dunetrace.batches import Batch, Loss, Touch
+from dunetrace.batches import GROUP_EVENTS, Batch, Loss, Touch
 from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.journal import journal as journal_module
 from dunetrace.journal.journal import Journal
+from dunetrace.journal.segment import HEAD_BYTES
 
 
 def batch(name: str, *, owner: str = "key", events: int = 2, size_bytes: int = 100) -> Batch:
@@ -186,6 +188,36 @@ async def test_damage_is_passed_over_told_and_kept_aside(tmp_path: Path) -> None
     assert again.health()["state"] == "damaged"
     assert files(tmp_path) == [".damaged"]
     assert opened(tmp_path).health()["damaged_segments"] == 1  # until a person has looked and deleted it
+
+
+async def test_damage_while_it_is_in_use_is_told_at_once(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("b0"))
+        assert await drained(journal) == [batch("b0")]  # from here on the file is open for reading
+        await journal.keep(batch("b1"))
+        (segment,) = tmp_path.iterdir()
+        data = segment.read_bytes()
+        with segment.open("r+b") as file:
+            file.seek(data.index(b"b1"))
+            file.write(b"?")
+        await journal.keep(batch("b2"))
+        assert await drained(journal) == [batch("b2")]
+        assert journal.health()["state"] == "damaged"
+        assert journal.health()["damaged_segments"] == 1
+
+
+async def test_a_tail_cut_off_behind_a_whole_group_is_told(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("kept", events=GROUP_EVENTS))
+        (segment,) = tmp_path.iterdir()
+        await journal.keep(batch("cut"))
+    journal.close()
+    os.truncate(segment, segment.read_bytes().index(b"cut"))
+    data = segment.read_bytes()
+    os.truncate(segment, data.rindex(data[HEAD_BYTES : HEAD_BYTES + 4]))  # where the second record began
+    again = opened(tmp_path)
+    assert await drained(again) == [batch("kept", events=GROUP_EVENTS)]
+    assert again.health()["state"] == "damaged"
 
 
 async def test_a_record_nobody_can_decode_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
