@@ -32,7 +32,7 @@ SEGMENT_BYTES: Final = 64 << 20
 GATHER_S: Final = 0.01  # between two reads of a short queue: nobody waits for it, and a transaction has its price
 SUFFIX, DAMAGED_SUFFIX = ".segment", ".damaged"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_GONE: Final = (errno.ENOENT, errno.EIO)  # unreadable for good; anything else may pass
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # anything else makes a segment unreadable for good
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Batch).decode
 
@@ -268,7 +268,7 @@ class Journal:
         try:
             self._read_records(segment, group)
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno in _PASSING:
                 raise
             group.gaps.append(Gap(group.end, segment.end, promised=True))
             group.end = segment.end

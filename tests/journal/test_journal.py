@@ -241,6 +241,15 @@ async def test_a_deleted_segment_is_a_loss_that_is_told(tmp_path: Path) -> None:
     assert again.health()["state"] == "damaged"
 
 
+async def test_what_cannot_even_be_opened_is_kept_aside(tmp_path: Path) -> None:
+    (tmp_path / f"{1:016d}.segment").mkdir()
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("new"))
+        assert await drained(journal) == [batch("new")]
+        assert journal.health()["damaged_segments"] == 1
+    assert ".damaged" in files(tmp_path)
+
+
 async def test_a_request_that_gives_up_is_written_all_the_same(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     with trio.move_on_after(0):
