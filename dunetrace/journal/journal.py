@@ -29,6 +29,7 @@ from dunetrace.shares import Shares
 from dunetrace.telemetry import log
 
 SEGMENT_BYTES: Final = 64 << 20
+ROOM_AGAIN: Final = 15 / 16  # of its size, once it was full: else it would be full and not full with every request
 GATHER_S: Final = 0.01  # between two reads of a short queue: nobody waits for it, and a transaction has its price
 SUFFIX, DAMAGED_SUFFIX = ".segment", ".damaged"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -124,6 +125,7 @@ class Journal:
 
     def health(self) -> dict[str, Any]:
         """`state` is ok, full, disk_full, failing (the disk refuses writes) or damaged (accepted events were lost)."""
+        self._note_full(0)
         damaged = self._damaged + sum(1 for segment in self._segments if segment.lost_bytes)
         return {
             "state": self._unwritable or ("full" if self._is_full else "damaged" if damaged else "ok"),
@@ -158,12 +160,18 @@ class Journal:
     def _check_room(self, size_bytes: int) -> None:
         if not self._spool and (state := self._store_state()) != "ok":
             raise StoreUnavailableError(state)
-        is_full = self.backlog_bytes + self._arriving.size_bytes + size_bytes > self._max_bytes
+        self._note_full(size_bytes)
+        if self._is_full:
+            raise QueueFullError("The journal is full until Postgres takes what is in it; try again")
+
+    def _note_full(self, size_bytes: int) -> None:
+        """Whether `size_bytes` more would be too much. What is larger than all of it fits an empty one."""
+        waiting_bytes = self.backlog_bytes + self._arriving.size_bytes
+        limit_bytes = self._max_bytes * (ROOM_AGAIN if self._is_full else 1)
+        is_full = waiting_bytes > 0 and waiting_bytes + size_bytes > limit_bytes
         if is_full != self._is_full:
             self._is_full = is_full
-            log.warning("journal.full" if is_full else "journal.writable", backlog_bytes=self.backlog_bytes)
-        if is_full:
-            raise QueueFullError("The journal is full until Postgres takes what is in it; try again")
+            log.warning("journal.full" if is_full else "journal.writable", backlog_bytes=waiting_bytes)
 
     # -- the journal actor's side
 

@@ -139,9 +139,22 @@ async def test_its_size_limit_holds_and_is_seen(tmp_path: Path) -> None:
                 await journal.keep(batch(f"b{n}", size_bytes=100_000))
         assert journal.health()["state"] == "full"
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1.25 * (1 << 20)
+        for refused in (batch("small"), batch("large", size_bytes=100_000)) * 2:
+            with pytest.raises(QueueFullError):  # the small one would fit, but it stays full until there is some room
+                await journal.keep(refused)
+            assert journal.health()["state"] == "full"
         assert len(await drained(journal)) == 10
+        assert journal.health()["state"] == "ok"  # without a request that tries
         await journal.keep(batch("again"))
-        assert journal.health()["state"] == "ok"
+
+
+async def test_a_batch_larger_than_the_limit_fits_an_empty_journal(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path, max_bytes=1 << 20)) as journal:
+        for name in ("a", "b"):
+            await journal.keep(batch(name, size_bytes=2 << 20))
+            with pytest.raises(QueueFullError):
+                await journal.keep(batch("c"))
+            assert len(await drained(journal)) == 1
 
 
 async def test_a_long_queue_refuses_while_postgres_is_there(tmp_path: Path) -> None:
