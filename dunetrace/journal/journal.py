@@ -30,6 +30,7 @@ from dunetrace.telemetry import log
 
 SEGMENT_BYTES: Final = 64 << 20
 ROOM_AGAIN: Final = 15 / 16  # of its size, once it was full: else it would be full and not full with every request
+RETRY_DISK_S: Final = 1.0  # while it refuses writes: nobody may come to try where /health keeps them away
 GATHER_S: Final = 0.01  # between two reads of a short queue: nobody waits for it, and a transaction has its price
 SUFFIX, DAMAGED_SUFFIX = ".segment", ".damaged"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -176,12 +177,15 @@ class Journal:
     # -- the journal actor's side
 
     async def wait_for_arrivals(self, stopping: trio.Event) -> bool:
-        """False when a stop was asked for and nothing waits for the disk."""
+        """False when a stop was asked for and nothing waits for the disk. A disk that refused is tried again."""
         while not self._arriving.contents:
             if stopping.is_set():
                 return False
             self._arrived = trio.Event()
-            await first_of(stopping.wait, self._arrived.wait)
+            with trio.move_on_after(RETRY_DISK_S if self._unwritable else math.inf) as waited:
+                await first_of(stopping.wait, self._arrived.wait)
+            if waited.cancelled_caught:
+                return True
         return True
 
     async def write_arrivals(self) -> int:
@@ -209,7 +213,6 @@ class Journal:
                 self._writer.close()
                 self._writer = None
             path = self._directory / f"{self._next_number:016d}{SUFFIX}"
-            self._next_number += 1
             self._writer = SegmentWriter(path, self._segment_bytes)
         self._writer.append(contents, sync=self._sync)
         stored = next((s.position for s in tuple(self._segments) if s.path == self._writer.path), 0)
@@ -225,6 +228,7 @@ class Journal:
                 last.is_live = False
             last = _Segment(writer.path, writer.end, is_ours=True)
             self._segments.append(last)
+            self._next_number += 1
         last.end = writer.end
         self._work.set()
         if self._unwritable:
@@ -247,6 +251,9 @@ class Journal:
         if writer is not None:
             with suppress(OSError):  # the disk that failed before; what was synced is there
                 writer.close()
+            if all(segment.path != writer.path for segment in self._segments):
+                with suppress(OSError):  # it failed with its first write: nothing was promised of it
+                    writer.path.unlink()
 
     # -- the writer's side
 

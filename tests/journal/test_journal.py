@@ -17,8 +17,8 @@ from dunetrace.actors.base import first_of
 from dunetrace.batches import GROUP_EVENTS, Batch, Loss, Touch
 from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.journal import journal as journal_module
-from dunetrace.journal.journal import Journal
-from dunetrace.journal.segment import HEAD_BYTES
+from dunetrace.journal.journal import RETRY_DISK_S, Journal
+from dunetrace.journal.segment import HEAD_BYTES, SegmentWriter
 
 
 def batch(name: str, *, owner: str = "key", events: int = 2, size_bytes: int = 100) -> Batch:
@@ -185,6 +185,29 @@ async def test_a_disk_that_takes_no_more_is_a_state_and_passes(tmp_path: Path) -
         await journal.keep(batch("after"))
         assert journal.health()["state"] == "ok"
         assert await drained(journal) == [batch("before"), batch("after")]
+
+
+async def test_a_disk_that_has_room_again_is_noticed_without_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    async with writing(opened(tmp_path)) as journal:
+        with monkeypatch.context() as disk:
+            disk.setattr(SegmentWriter, "append", no_room)
+            for _ in range(5):
+                with pytest.raises(QueueFullError):
+                    await journal.keep(batch("refused"))
+            assert journal.health()["state"] == "disk_full"
+            assert files(tmp_path) == []  # a refused write leaves nothing behind
+        with trio.fail_after(10 * RETRY_DISK_S):
+            while journal.health()["state"] != "ok":
+                await trio.sleep(0.01)
+        await journal.keep(batch("after"))
+        assert await drained(journal) == [batch("after")]
+    journal.close()
+    assert files(tmp_path) == []
 
 
 async def test_damage_is_passed_over_told_and_kept_aside(tmp_path: Path) -> None:
