@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ import trio
 from dunetrace.actors.base import first_of
 from dunetrace.batches import GROUP_BYTES, GROUP_EVENTS, MAX_QUEUED_EVENTS, Batch
 from dunetrace.errors import QueueFullError, StoreUnavailableError
-from dunetrace.journal.segment import Gap, Record, SegmentReader, SegmentWriter
+from dunetrace.journal.segment import HALF_MADE_SUFFIX, Gap, Record, SegmentReader, SegmentWriter
 from dunetrace.shares import Shares
 from dunetrace.telemetry import log
 
@@ -111,8 +112,16 @@ class Journal:
         self._segments = deque(_Segment(path, path.stat().st_size, is_ours=False) for path in left)
         names = [*left, *directory.glob(f"*{DAMAGED_SUFFIX}")]
         self._next_number = max((int(path.stem) for path in names if path.stem.isdecimal()), default=0) + 1
+        for path in directory.glob(f"*{HALF_MADE_SUFFIX}"):
+            path.unlink()
         if left:
             log.info("journal.found", segments=len(left), size_bytes=self.backlog_bytes)
+        for before, path in pairwise(path for path in left if path.stem.isdecimal()):
+            if (
+                int(path.stem) - int(before.stem) > 1
+            ):  # they are numbered without a hole, and deleted from the oldest on
+                self._damaged += 1
+                log.error("journal.damaged", segment=path.name, missing_before=True)
 
     @property
     def backlog_bytes(self) -> int:

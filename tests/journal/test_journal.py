@@ -277,6 +277,20 @@ async def test_a_deleted_segment_is_a_loss_that_is_told(tmp_path: Path) -> None:
     assert again.health()["state"] == "damaged"
 
 
+async def test_a_segment_deleted_between_two_others_is_a_loss_that_is_told(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path, max_bytes=1 << 20)) as journal:
+        for n in range(6):
+            await journal.keep(batch(f"b{n}", size_bytes=100_000))
+    journal.close()
+    (tmp_path / "left.half-made").write_bytes(b"by a crash")
+    assert opened(tmp_path).health()["state"] == "ok"
+    first, second, third = sorted(tmp_path.iterdir())
+    second.unlink()
+    again = opened(tmp_path)
+    assert again.health()["state"] == "damaged"
+    assert len(await drained(again)) == 4
+
+
 async def test_what_cannot_even_be_opened_is_kept_aside(tmp_path: Path) -> None:
     (tmp_path / f"{1:016d}.segment").mkdir()
     async with writing(opened(tmp_path)) as journal:
