@@ -284,7 +284,7 @@ async def test_a_segment_deleted_between_two_others_is_a_loss_that_is_told(tmp_p
     journal.close()
     (tmp_path / "left.half-made").write_bytes(b"by a crash")
     assert opened(tmp_path).health()["state"] == "ok"
-    first, second, third = sorted(tmp_path.iterdir())
+    _, second, _ = sorted(tmp_path.iterdir())
     second.unlink()
     again = opened(tmp_path)
     assert again.health()["state"] == "damaged"
