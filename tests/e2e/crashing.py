@@ -220,16 +220,14 @@ async def house(env: Mapping[str, str], data_dir: Path) -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def load(url: str, ledger: Ledger, *, seed: int, clients: int = 3, api_key: str = "") -> AsyncIterator[None]:
+async def load(url: str, ledger: Ledger, *, seed: int, clients: int = 3, **how: Any) -> AsyncIterator[None]:
     """Clients that post for the length of the block, then bring what they have in hand to its end.
 
-    `seed` names the runs: it must be another one each time.
+    `seed` names the runs: it must be another one each time. `how` is for `drive`.
     """
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(
-            partial(drive, url, ledger, clients=clients, runs=None, seed=seed, api_key=api_key, stop=stop)
-        )
+        nursery.start_soon(partial(drive, url, ledger, clients=clients, runs=None, seed=seed, stop=stop, **how))
         yield
         stop.set()
 
