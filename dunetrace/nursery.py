@@ -59,6 +59,10 @@ class HashKey:
         if not self._configured:
             self._hasher = Hasher(key)
 
+    @property
+    def is_known(self) -> bool:
+        return self._hasher is not None
+
     def hasher(self) -> Hasher:
         """Raises StoreUnavailableError while it isn't known: nothing may be stored under another key."""
         if self._hasher is None:
