@@ -26,14 +26,7 @@ def ingest(arguments: list[str]) -> None:
     rows = given.rows.split(",")
     if unknown := set(rows) - set(ROWS):
         parser.error(f"no such rows: {', '.join(sorted(unknown))}")
-    lines = [
-        f"On {cores()} cores that client, server and Postgres share.",
-        "",
-        "| what | asked | seen |",
-        "|---|---|---|",
-    ]
-    if (load := os.getloadavg()[0]) > BUSY_LOAD:
-        print(f"The machine is busy (load {load:.1f} before the start): all figures will be too low.", file=sys.stderr)
+    lines = [_conditions(os.getloadavg()[0]), "", "| what | asked | seen |", "|---|---|---|"]
     print("\n".join(lines), flush=True)
     for row in measure(rows, given.seconds, given.sustained):
         lines.append(_line(row))
@@ -42,6 +35,13 @@ def ingest(arguments: list[str]) -> None:
         before, _, rest = given.write.read_text("utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)
         given.write.write_text("\n".join([f"{before}{BEGIN}", "", *lines, "", f"{END}{after}"]), "utf-8")
+
+
+def _conditions(load: float) -> str:
+    shared = f"On {cores()} cores that client, servers and Postgres share."
+    if load <= BUSY_LOAD:
+        return shared
+    return f"{shared} They were busy with other work too (load {load:.1f} before the start): the figures are too low."
 
 
 def _line(row: Row) -> str:
