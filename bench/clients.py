@@ -14,8 +14,9 @@ import re
 import selectors
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from urllib.parse import urlsplit
 
@@ -68,13 +69,11 @@ class Result:
         return self.accepted_events / self.seconds
 
 
-class Bodies:
-    """Requests without end, each with runs of its own."""
+class Requests(ABC):
+    """Requests without end."""
 
     def __init__(self, load: Load) -> None:
         self._rng = random.Random(load.seed)
-        self._templates = [self._template(events) for events in self._batches(load)]
-        self._number = 0
         host = urlsplit(load.url).netloc
         key = f"Authorization: Bearer {load.key}\r\n" if load.key else ""
         self._head = (
@@ -82,8 +81,25 @@ class Bodies:
             "Idempotency-Key: %032x\r\nContent-Length: %d\r\n\r\n"
         ).encode()
 
+    @abstractmethod
+    def body(self) -> bytes:
+        """The next one's."""
+
     def request(self) -> bytes:
         """The next one."""
+        body = self.body()
+        return self._head % (self._rng.getrandbits(128), len(body)) + body
+
+
+class ManyRuns(Requests):
+    """Each with runs of its own."""
+
+    def __init__(self, load: Load) -> None:
+        super().__init__(load)
+        self._templates = [self._template(events) for events in self._batches(load)]
+        self._number = 0
+
+    def body(self) -> bytes:
         number = self._number
         self._number += 1
         texts, places, ids = self._templates[number % len(self._templates)]
@@ -92,8 +108,7 @@ class Bodies:
         parts = [texts[0]]
         for place, text in zip(places, texts[1:], strict=True):
             parts += (runs[place], text)
-        body = b"".join(parts)
-        return self._head % (self._rng.getrandbits(128), len(body)) + body
+        return b"".join(parts)
 
     def _batches(self, load: Load) -> Iterator[list[Event]]:
         waiting: list[Event] = []
@@ -123,11 +138,11 @@ class _Connection:
 
 
 class Clients:
-    """`Load` in the making."""
+    """`Load` in the making, of `requests`."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, requests: Requests) -> None:
         self._load = load
-        self._bodies = Bodies(load)
+        self._requests = requests
         self._selector = selectors.DefaultSelector()
         self._idle: deque[_Connection] = deque()
         self._statuses: Counter[str] = Counter()
@@ -178,7 +193,7 @@ class Clients:
         return connection
 
     def _begin(self, connection: _Connection, since_s: float, request: bytes | None = None) -> None:
-        connection.request = request or self._bodies.request()
+        connection.request = request or self._requests.request()
         connection.since_s, connection.answer = since_s, b""
         connection.unsent = memoryview(connection.request)
         self._send(connection)
@@ -237,7 +252,8 @@ class Clients:
         self._idle.append(self._connect())
 
 
-def main() -> None:
+def send(make: Callable[[Load], Requests]) -> None:
+    """The whole of a command that sends: reads what is asked for, sends, prints the line."""
     parser = argparse.ArgumentParser(description="Clients that post events as fast as they are answered, or at a rate.")
     parser.add_argument("--url", required=True)
     parser.add_argument("--connections", type=int, default=16)
@@ -248,9 +264,9 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=20)
     parser.add_argument("--key", default="")
     parser.add_argument("--seed", type=int, default=0)
-    result = Clients(Load(**vars(parser.parse_args()))).run()
-    print(json.dumps(asdict(result)))
+    load = Load(**vars(parser.parse_args()))
+    print(json.dumps(asdict(Clients(load, make(load)).run())))
 
 
 if __name__ == "__main__":
-    main()
+    send(ManyRuns)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dunetrace.backoff import delay_s
 from dunetrace.detectors.judging import Phase, judge, next_look
@@ -24,8 +23,7 @@ RETRY_BASE_S, RETRY_CAP_S = 1.0, 30.0
 CLOCKS_AGREE_S = 24 * 3600.0  # a client's clock further off than this doesn't decide the day a run counts for
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What one judging transaction writes of one run.
 
     `run` holds the columns of ``runs``; `signals` the signals that are new or changed; `counts` whether this is the
@@ -42,6 +40,8 @@ class Judgement:
     def live_types(self) -> set[str]:
         """Failure types of all live signals of the run, stored ones and those to be written."""
         stored = self.case.signals
+        if not stored and not self.signals:
+            return set()
         live = {name for name, signal in stored.items() if not signal.shadow}
         return live | {s.failure_type.value for s in self.signals if s.failure_type not in stored and not s.shadow}
 

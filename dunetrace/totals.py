@@ -38,30 +38,23 @@ def hour_of(at: float | datetime) -> datetime:
 
 
 class Added(NamedTuple):
-    """What a row of ``runs`` adds to its AgentHour."""
+    """What rows of ``runs`` add to an AgentHour."""
 
     runs: int
     tokens: int
 
 
-def of_run(run: Mapping[str, Any]) -> tuple[AgentHour, Added]:
-    """What a row of ``runs`` counts for: one run and its tokens, in the hour it started."""
-    hour = AgentHour(run["customer_id"], run["agent_id"], run["agent_version"], run["start_hour"])
-    return hour, Added(1, run["total_tokens"])
-
-
 def difference(changes: Iterable[tuple[Mapping[str, Any], Mapping[str, Any] | None]]) -> dict[AgentHour, Added]:
-    """What to add to the totals when rows become others, given as (now, before); before is None where it is new."""
-    sums: dict[AgentHour, Added] = {}
+    """What to add to the totals when rows become others, given as (now, before); before is None where it is new.
+
+    A row counts as one run and its tokens, in the hour the run started.
+    """
+    sums: dict[AgentHour, list[int]] = {}
     for now, before in changes:
-        hour, added = of_run(now)
-        sums[hour] = _sum(sums.get(hour), added, 1)
-        if before is not None:
-            hour, added = of_run(before)
-            sums[hour] = _sum(sums.get(hour), added, -1)
-    return {hour: added for hour, added in sums.items() if any(added)}
-
-
-def _sum(held: Added | None, added: Added, sign: int) -> Added:
-    runs, tokens = held or (0, 0)
-    return Added(runs + sign * added.runs, tokens + sign * added.tokens)
+        for row, sign in ((now, 1), (before, -1)):
+            if row is not None:
+                hour = AgentHour(row["customer_id"], row["agent_id"], row["agent_version"], row["start_hour"])
+                added = sums.setdefault(hour, [0, 0])
+                added[0] += sign
+                added[1] += sign * row["total_tokens"]
+    return {hour: Added(*added) for hour, added in sums.items() if any(added)}

@@ -23,7 +23,7 @@ from dunetrace.errors import DetectorError, LeaseLostError, StoreUnavailableErro
 from dunetrace.judgements import Judgement
 from dunetrace.runs import RunState
 from dunetrace.store.reads import work as work_reads
-from dunetrace.store.reads.work import Case, Folded, RunKey, Work
+from dunetrace.store.reads.work import BaselineKey, Case, Folded, RunKey, Work
 from dunetrace.store.writes import judgements as judgement_writes
 from dunetrace.store.writes import leases
 from dunetrace.telemetry import kind, log, where
@@ -35,7 +35,7 @@ CACHE_BYTES = 64 * 1024 * 1024
 OUTAGE_WAIT_S = 1.0
 # Under load a pass begins no sooner after the one before: what comes of a run within this time is then read, judged and
 # written together, and a pass costs a few milliseconds whatever it finds.
-GATHER_S = 0.1
+GATHER_S = 0.25
 GATHER_RUNS = 20  # in one pass: that is load
 
 
@@ -69,16 +69,16 @@ class RunCache:
 
 
 class _InHand:
-    """A case with its state."""
+    """A case with its state, its events folded into it."""
 
     def __init__(self, case: Case, cached: tuple[RunState, int] | None) -> None:
         self.case = case
-        fresh = case.rebuilt or cached is None
-        self.state, last_id = (RunState(case.key[1]), 0) if fresh or cached is None else cached
+        self.state, last_id = (RunState(case.key[1]), 0) if case.rebuilt or cached is None else cached
         self.last_id = max(last_id, case.last_id)
         self.error: DetectorError | None = None
+        self._fold()
 
-    def fold(self) -> None:
+    def _fold(self) -> None:
         try:
             for event in self.case.events():
                 self.state.fold(event)
@@ -152,8 +152,8 @@ class Poller:
         if not work.cases:
             return False
         self._loaded = len(work.cases) >= GATHER_RUNS
-        hands = [_InHand(case, self._cache.take(case.key)) for case in work.cases]
-        await trio.to_thread.run_sync(_fold_all, hands)
+        cached = [self._cache.take(case.key) for case in work.cases]
+        hands = await trio.to_thread.run_sync(lambda: list(map(_InHand, work.cases, cached)))
         await self._give_baselines(ctx, hands)
         judged = await trio.to_thread.run_sync(partial(self._judge_all, ctx, hands, work))
         try:
@@ -171,17 +171,10 @@ class Poller:
     async def _give_baselines(self, ctx: Context, hands: list[_InHand]) -> None:
         """Completed runs get the step counts of earlier runs of the same agent, version and task."""
         ended = [hand for hand in hands if hand.error is None and hand.state.terminal == "run.completed"]
-        if not ended:
-            return
-
-        def key(hand: _InHand) -> tuple[str, str, str, str]:
-            state = hand.state
-            return hand.case.key[0], state.agent_id, state.agent_version, state.task_hash
-
-        found = await ctx.gateway.unit(work_reads.baselines, [key(hand) for hand in ended])
-        for hand in ended:
-            steps = [count for run_id, count in found.get(key(hand), []) if run_id != hand.state.run_id]
-            hand.state.baseline_steps = tuple(steps[: work_reads.BASELINE_RUNS])
+        keys = list(map(_baseline_key, ended))
+        found = await ctx.gateway.unit(work_reads.baselines, keys) if keys else {}
+        for hand, key in zip(ended, keys, strict=True):
+            hand.state.baseline_steps = found[key]
 
     def _judge_all(self, ctx: Context, hands: list[_InHand], work: Work) -> list[Judgement]:
         judged = []
@@ -245,6 +238,9 @@ class Poller:
             ctx.bell.ring("poller")
 
 
-def _fold_all(hands: list[_InHand]) -> None:
-    for hand in hands:
-        hand.fold()
+def _baseline_key(hand: _InHand) -> BaselineKey:
+    state, before = hand.state, hand.case.row
+    was_there = before is not None and before["trigger"] == "run.completed"
+    return BaselineKey(
+        hand.case.key[0], state.agent_id, state.agent_version, state.task_hash, state.run_id if was_there else ""
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -108,25 +107,29 @@ async def take(conn: Connection, buckets: list[int], folded: Callable[[RunKey], 
     return Work(clock["now"], chosen, clock["next_due"], more)
 
 
-async def baselines(conn: Connection, keys: Iterable[tuple[str, str, str, str]]) -> dict[tuple[str, ...], list[Any]]:
-    """(customer, agent, version, task_hash) → [(run_id, step_count)] of its latest completed runs without live signals.
+class BaselineKey(NamedTuple):
+    """Whose latest runs a run is compared with; `run_id` is the run itself where it may be among them, else ""."""
 
-    One more than a baseline's 50, because the run that asks may be among them.
-    """
+    customer_id: str
+    agent_id: str
+    agent_version: str
+    task_hash: str
+    run_id: str
+
+
+async def baselines(conn: Connection, keys: Iterable[BaselineKey]) -> dict[BaselineKey, tuple[int, ...]]:
+    """The step counts of the latest completed runs without live signals, newest first."""
     wanted = sorted(set(keys))
     rows = await conn.fetch(
-        "SELECT k.*, b.run_id, b.step_count FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) "
-        "AS k (customer_id, agent_id, agent_version, task_hash), LATERAL ("
-        "SELECT r.run_id, r.step_count FROM runs r WHERE r.customer_id = k.customer_id AND r.agent_id = k.agent_id "
+        "SELECT ARRAY(SELECT r.step_count FROM runs r WHERE r.customer_id = k.customer_id AND r.agent_id = k.agent_id "
         "AND r.agent_version = k.agent_version AND r.task_hash = k.task_hash AND r.trigger = 'run.completed' "
-        "AND r.signal_count = 0 AND r.dropped_events = 0 ORDER BY r.processed_at DESC LIMIT $5) b",
-        *columns(wanted, 4), BASELINE_RUNS + 1,
+        "AND r.signal_count = 0 AND r.dropped_events = 0 AND r.run_id <> k.run_id "
+        "ORDER BY r.processed_at DESC LIMIT $6) AS steps "
+        "FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY "
+        "AS k (customer_id, agent_id, agent_version, task_hash, run_id, place) ORDER BY k.place",
+        *columns(wanted, 5), BASELINE_RUNS,
     )  # fmt: skip
-    found: dict[tuple[str, ...], list[Any]] = defaultdict(list)
-    for row in rows:
-        key = (row["customer_id"], row["agent_id"], row["agent_version"], row["task_hash"])
-        found[key].append((row["run_id"], row["step_count"]))
-    return found
+    return {key: tuple(row["steps"]) for key, row in zip(wanted, rows, strict=True)}
 
 
 async def unseen_agents(conn: Connection, agent_ids: list[str]) -> list[str]:

@@ -26,7 +26,8 @@ async def apply(conn: Connection, judgements: Sequence[Judgement], changes: list
     if not effective:
         return
     effective.sort(key=lambda j: (j.run["last_received_at"], j.case.key))
-    await _open_missing(conn, effective, first_live, at)
+    if any(first_live.values()):
+        await _open_missing(conn, effective, first_live, at)
     rows = await conn.fetch(
         "SELECT i.*, extract(epoch FROM i.first_seen)::float8 AS first_s, "
         "extract(epoch FROM i.last_seen)::float8 AS last_s, "
@@ -50,7 +51,8 @@ async def apply(conn: Connection, judgements: Sequence[Judgement], changes: list
             for failure_type, issue in mine.items():
                 if failure_type not in live:
                     issue.clean(now)
-    await _update_issues(conn, [issue for mine in issues.values() for issue in mine.values() if issue.changed])
+    if changed := [issue for mine in issues.values() for issue in mine.values() if issue.changed]:
+        await _update_issues(conn, changed)
 
 
 class _Issue:

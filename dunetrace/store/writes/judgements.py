@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
@@ -26,6 +27,7 @@ _RUN_COLUMNS = {
     "processed_at": "timestamptz", "attempts": "smallint", "parked_error": "text", "issue_effect": "text",
     "effect_seq": "bigint",
 }  # fmt: skip
+_run_values = itemgetter(*_RUN_COLUMNS)
 _RUN_UPSERT = (
     f"INSERT INTO runs ({', '.join(_RUN_COLUMNS)}) SELECT * FROM unnest("  # noqa: S608
     + ", ".join(f"${n}::{sql_type}[]" for n, sql_type in enumerate(_RUN_COLUMNS.values(), 1))
@@ -70,7 +72,7 @@ async def _delete_touches(conn: Connection, judgements: Sequence[Judgement]) -> 
 
 async def _write_runs(conn: Connection, judgements: Sequence[Judgement]) -> None:
     runs = sorted((judgement.run for judgement in judgements), key=lambda run: (run["run_id"], run["customer_id"]))
-    await conn.execute(_RUN_UPSERT, *([run[name] for run in runs] for name in _RUN_COLUMNS))
+    await conn.execute(_RUN_UPSERT, *columns(map(_run_values, runs), len(_RUN_COLUMNS)))
     processed = [
         (
             run["run_id"], run["customer_id"], run["agent_id"], run["agent_version"], run["processed_at"],
@@ -79,6 +81,8 @@ async def _write_runs(conn: Connection, judgements: Sequence[Judgement]) -> None
         for run in runs
         if run["trigger"] is not None
     ]  # fmt: skip
+    if not processed:
+        return
     await conn.execute(
         "INSERT INTO processed_runs "
         "(run_id, customer_id, agent_id, agent_version, processed_at, signal_count, trigger) SELECT * FROM unnest("

@@ -43,6 +43,8 @@ async def write(conn: Connection, judgements: Sequence[Judgement], at: datetime)
             judgement.in_flight,
         )  # fmt: skip
         inserts.append(values)
+    if not inserts:
+        return changes
     # A severity only rises, and one that did is due at the dispatcher again: it makes just the missing deliveries.
     # One statement, as everywhere here: a host that freezes between two messages of a pipeline (executemany) never
     # counts as idle in Postgres, which would keep its locks, those on the leases too.
