@@ -87,8 +87,9 @@ def configure(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
-    # httpx writes whole URLs at INFO, and a webhook's URL is a secret.
-    for noisy in ("httpx", "httpcore", "hypercorn", "quart", "asyncio"):
+    # httpx writes whole URLs at INFO, and a webhook's URL is a secret; asyncpg writes a traceback for each attempt to
+    # reach a Postgres that is away.
+    for noisy in ("asyncpg", "httpx", "httpcore", "hypercorn", "quart", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 

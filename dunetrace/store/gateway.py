@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import asyncpg
@@ -133,9 +134,11 @@ class Gateway:
         probe.cancel()
 
     async def aclose(self) -> None:
-        """Close the pool; what still runs is cut off after two seconds."""
+        """Close the pool; what still runs is cut off after two seconds, and at once while nobody answers."""
         pool, self._pool = self._pool, None
-        if pool is not None:
+        if pool is not None and self.state != "ok":
+            pool.terminate()
+        elif pool is not None:
             await aio_as_trio(_close)(pool)
 
     async def _cross(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -181,7 +184,7 @@ class Gateway:
 
     @staticmethod
     async def _transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with asyncio.timeout(UNIT_TIMEOUT_S), pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+        async with asyncio.timeout(UNIT_TIMEOUT_S), _acquired(pool) as conn:
             cut: asyncio.TimerHandle | None = None
             try:
                 async with conn.transaction():
@@ -197,12 +200,12 @@ class Gateway:
 
     @staticmethod
     async def _bare(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+        async with _acquired(pool) as conn:
             return await work(conn)
 
     @staticmethod
     async def _listening(pool: Pool, channel: str, heard: Listener) -> None:
-        async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+        async with _acquired(pool) as conn:
             gone = asyncio.Event()
 
             def on_notify(_conn: object, _pid: int, _channel: str, payload: object) -> None:
@@ -271,6 +274,20 @@ async def _open_pool(url: str) -> Pool:
 
 async def _leave_as_it_is(_conn: object) -> None:
     """A unit sets nothing that outlives its transaction, so the round trip that would undo it is saved each time."""
+
+
+@asynccontextmanager
+async def _acquired(pool: Pool) -> AsyncIterator[Connection]:
+    async with AsyncExitStack() as stack:
+        conn: Connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        stack.push_async_exit(partial(_give_back, pool, conn))
+        yield conn
+
+
+async def _give_back(pool: Pool, conn: Connection, raised: type[BaseException] | None, *_: object) -> None:
+    """After a cancellation this waits until Postgres has confirmed it, and then cuts the connection."""
+    cancelled = raised is asyncio.CancelledError
+    await pool.release(conn, timeout=CANCEL_TIMEOUT_S if cancelled else CONNECT_TIMEOUT_S)
 
 
 async def _close(pool: Pool) -> None:

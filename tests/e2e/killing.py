@@ -32,7 +32,7 @@ from tests.harness.load import Ledger
 from tests.harness.server import Server
 
 AT_ONCE_S = 0.3  # a process is killed again within this time of its start
-WAITING = 60  # events that wait in the journal while Postgres holds its writer up
+WAITING_BYTES = 50_000  # in the journal, while Postgres holds its writer up
 SMALL_SEGMENTS = {"DUNETRACE_JOURNAL_MAX_BYTES": str(1 << 20)}  # so that one is begun every few dozen requests
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 # The writer's transaction, which alone writes events, while it waits for the lock of a table, or for its commit.
@@ -98,12 +98,12 @@ def _wait_for_rotation(journal: Path) -> None:
 
 
 @asynccontextmanager
-async def before_commit(scene: Scene, _server: Server) -> AsyncIterator[None]:
+async def before_commit(scene: Scene, server: Server) -> AsyncIterator[None]:
     """The events of a transaction were copied, and it waits for another table; meanwhile more are accepted."""
     with _locked(scene.url, "run_touches"):
         await _come_to(scene, "Lock relation")
         if scene.journals:
-            await accepted(scene.ledger, WAITING)
+            await until(lambda: server.health("ingest")["journal"]["backlog_bytes"] > WAITING_BYTES)
         yield
 
 

@@ -195,7 +195,7 @@ async def weeks_pass(url: str) -> AsyncIterator[None]:
 
     async def owe() -> None:
         while True:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                 await trio.to_thread.run_sync(execute, url, *OWE_A_DIGEST)
             await trio.sleep(WEEK_S)
 
