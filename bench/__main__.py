@@ -6,11 +6,13 @@ Without a part: ``ingest``, whose table can be written into docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from bench.ingest import ROWS, Row, cores, measure
 
+BUSY_LOAD = 0.5  # a bench is alone on its machine, or it measures the others too
 BEGIN, END = "<!-- the table of `make bench` -->", "<!-- its end -->"
 
 
@@ -21,20 +23,25 @@ def ingest(arguments: list[str]) -> None:
     parser.add_argument("--sustained", type=float, default=60.0, help="for the long ones (%(default)s)")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the table of this page")
     given = parser.parse_args(arguments)
-    lines = [
-        f"On {cores()} cores that client, server and Postgres share.",
-        "",
-        "| what | asked | seen |",
-        "|---|---|---|",
-    ]
+    rows = given.rows.split(",")
+    if unknown := set(rows) - set(ROWS):
+        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
+    lines = [_conditions(os.getloadavg()[0]), "", "| what | asked | seen |", "|---|---|---|"]
     print("\n".join(lines), flush=True)
-    for row in measure(given.rows.split(","), given.seconds, given.sustained):
+    for row in measure(rows, given.seconds, given.sustained):
         lines.append(_line(row))
         print(lines[-1], flush=True)
     if given.write:
         before, _, rest = given.write.read_text("utf-8").partition(BEGIN)
         _, _, after = rest.partition(END)
         given.write.write_text("\n".join([f"{before}{BEGIN}", "", *lines, "", f"{END}{after}"]), "utf-8")
+
+
+def _conditions(load: float) -> str:
+    shared = f"On {cores()} cores that client, servers and Postgres share."
+    if load <= BUSY_LOAD:
+        return shared
+    return f"{shared} They were busy with other work too (load {load:.1f} before the start): the figures are too low."
 
 
 def _line(row: Row) -> str:
