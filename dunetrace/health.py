@@ -33,9 +33,9 @@ class Health:
         database_state: Callable[[], str],
         journal: Callable[[], dict[str, Any] | None] = lambda: None,
         *,
-        spools: bool = False,
+        spools: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`journal` is the journal's own state, None where there is none; `spools`: the door needs no Postgres."""
+        """`journal` is the journal's own state, None where there is none; `spools`: the door needs no Postgres now."""
         self.actors: dict[str, ActorHealth] = {}
         self._version = version
         self._database_state, self._journal, self._spools = database_state, journal, spools
@@ -47,7 +47,7 @@ class Health:
         """Status and body for the port `ingest` or `api`. 503 only when this port can't do its job."""
         database, journal = self._database_state(), self._journal()
         down = {name for name, actor in self.actors.items() if actor.state != "running"}
-        able = not NEEDED[port] & down and (database == "ok" or (port == "ingest" and self._spools))
+        able = not NEEDED[port] & down and (database == "ok" or (port == "ingest" and self._spools()))
         well = not down and database == "ok"
         if journal is not None:
             well = well and journal["state"] == "ok"

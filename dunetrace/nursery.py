@@ -45,7 +45,8 @@ ROLES: Final = ("ingest", "writer", "poller", "dispatcher", "digest", "api")
 
 RESTART_BASE_S, RESTART_CAP_S = 0.5, 30.0
 HEALTHY_AFTER_S: Final = 60.0  # then the next crash counts as the first again
-STAGE_LIMIT_S: Final = 3.0  # for one stage of the shutdown, before it is cancelled
+STAGE_LIMIT_S: Final = 3.0  # for one stage of the shutdown, before the next begins
+STAGES_LIMIT_S: Final = 5.0  # for all of them, before what is left is cancelled: that takes a while as well
 
 
 class HashKey:
@@ -58,6 +59,10 @@ class HashKey:
     def learn(self, key: bytes) -> None:
         if not self._configured:
             self._hasher = Hasher(key)
+
+    @property
+    def is_known(self) -> bool:
+        return self._hasher is not None
 
     def hasher(self) -> Hasher:
         """Raises StoreUnavailableError while it isn't known: nothing may be stored under another key."""
@@ -166,10 +171,11 @@ class Supervisor:
             task_status.started()
             await self._stop.wait()
             log.info("process.stopping")
-            for stage in sorted(self._stages, key=lambda stage: stage.stops):
-                stage.stopping.set()
-                with trio.move_on_after(STAGE_LIMIT_S):
-                    await stage.stopped.wait()
+            with trio.move_on_after(STAGES_LIMIT_S):
+                for stage in sorted(self._stages, key=lambda stage: stage.stops):
+                    stage.stopping.set()
+                    with trio.move_on_after(STAGE_LIMIT_S):
+                        await stage.stopped.wait()
             nursery.cancel_scope.cancel()
 
     async def _run_stage(self, stage: Stage, *, task_status: trio.TaskStatus[None]) -> None:

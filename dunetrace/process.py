@@ -24,7 +24,7 @@ from dunetrace.committing import CommitPromise
 from dunetrace.config import Bind, Settings
 from dunetrace.errors import StartError
 from dunetrace.health import Health
-from dunetrace.journal.journal import Journal
+from dunetrace.journal.journal import SUFFIX, Journal
 from dunetrace.nursery import Context, HashKey, Stage, Supervisor, bell_for, plan
 from dunetrace.serving import sockets
 from dunetrace.store.embedded import DataDirectory, EmbeddedPostgres
@@ -95,10 +95,11 @@ async def assemble(settings: Settings, roles: Sequence[str], version: str) -> As
         try:
             async with open_gateway(url) as gateway, _promise(settings, roles, gateway) as promise:
                 bell = bell_for(destinations)
-                health = Health(
-                    version, lambda: gateway.state, promise.health, spools=settings.during_outage == "spool"
-                )
                 hash_key = HashKey(settings.hash_key)
+                spools = settings.during_outage == "spool"
+                health = Health(
+                    version, lambda: gateway.state, promise.health, spools=lambda: spools and hash_key.is_known
+                )
                 named = _with_dashboard(settings, listening)
 
                 def lend(stage: Stage) -> Context:
@@ -167,13 +168,22 @@ def _listening(settings: Settings, roles: Sequence[str]) -> Iterator[dict[str, s
 
 @contextmanager
 def _data_directory(settings: Settings, roles: Sequence[str]) -> Iterator[None]:
-    """The data directory, locked where something of this process lies in it."""
-    if settings.database_url is not None and not _journals(settings, roles):
-        yield
-        return
+    """The data directory, locked where something of this process lies in it.
+
+    StartError when accepted events would stay behind in a journal that nobody reads any more.
+    """
     directory = DataDirectory(settings.data_dir)
-    directory.lock()
+    journals = _journals(settings, roles)
+    is_ours = settings.database_url is None or journals
+    if is_ours:
+        directory.lock()
     try:
+        left = "ingest" in roles and not journals and any((settings.data_dir / JOURNAL).glob(f"*{SUFFIX}"))
+        if left and (is_ours or directory.is_free()):
+            raise StartError(
+                f"DUNETRACE_PROMISE: {settings.data_dir / JOURNAL} holds accepted events that are not in Postgres yet; "
+                "start once with DUNETRACE_PROMISE=journal until they are"
+            )
         yield
     finally:
         directory.unlock()

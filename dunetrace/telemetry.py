@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 
@@ -83,12 +84,29 @@ def configure(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
-    # httpx writes whole URLs at INFO, and a webhook's URL is a secret.
-    for noisy in ("httpx", "httpcore", "hypercorn", "quart", "asyncio"):
+    # httpx writes whole URLs at INFO, and a webhook's URL is a secret; asyncpg writes a traceback for each attempt to
+    # reach a Postgres that is away.
+    for noisy in ("asyncpg", "httpx", "httpcore", "hypercorn", "quart", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+class _Unfailing:
+    """A log that cannot be written, because its disk is full or its reader gone, must not end what it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def where(error: BaseException) -> str:

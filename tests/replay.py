@@ -56,7 +56,7 @@ async def replay(server: Server) -> Report:
     """Send all runs, wait until they are judged, compare. The server's database must be fresh."""
     data = recorded()
     await trio.to_thread.run_sync(send, server.ingest_url, data)
-    await settle(server.database_url, timeout_s=120)
+    await settle(server.database_url, server=server, timeout_s=120)
     return await trio.to_thread.run_sync(compare, server, data)
 
 

@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,15 +25,17 @@ import trio
 from dunetrace.actors.base import first_of
 from dunetrace.batches import GROUP_BYTES, GROUP_EVENTS, MAX_QUEUED_EVENTS, Batch
 from dunetrace.errors import QueueFullError, StoreUnavailableError
-from dunetrace.journal.segment import Gap, Record, SegmentReader, SegmentWriter
+from dunetrace.journal.segment import HALF_MADE_SUFFIX, Gap, Record, SegmentReader, SegmentWriter
 from dunetrace.shares import Shares
 from dunetrace.telemetry import log
 
 SEGMENT_BYTES: Final = 64 << 20
+ROOM_AGAIN: Final = 15 / 16  # of its size, once it was full: else it would be full and not full with every request
+RETRY_DISK_S: Final = 1.0  # while it refuses writes: nobody may come to try where /health keeps them away
 GATHER_S: Final = 0.01  # between two reads of a short queue: nobody waits for it, and a transaction has its price
 SUFFIX, DAMAGED_SUFFIX = ".segment", ".damaged"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_GONE: Final = (errno.ENOENT, errno.EIO)  # unreadable for good; anything else may pass
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # anything else makes a segment unreadable for good
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Batch).decode
 
@@ -109,8 +112,16 @@ class Journal:
         self._segments = deque(_Segment(path, path.stat().st_size, is_ours=False) for path in left)
         names = [*left, *directory.glob(f"*{DAMAGED_SUFFIX}")]
         self._next_number = max((int(path.stem) for path in names if path.stem.isdecimal()), default=0) + 1
+        for path in directory.glob(f"*{HALF_MADE_SUFFIX}"):
+            path.unlink()
         if left:
             log.info("journal.found", segments=len(left), size_bytes=self.backlog_bytes)
+        for before, path in pairwise(path for path in left if path.stem.isdecimal()):
+            if (
+                int(path.stem) - int(before.stem) > 1
+            ):  # they are numbered without a hole, and deleted from the oldest on
+                self._damaged += 1
+                log.error("journal.damaged", segment=path.name, missing_before=True)
 
     @property
     def backlog_bytes(self) -> int:
@@ -124,10 +135,12 @@ class Journal:
 
     def health(self) -> dict[str, Any]:
         """`state` is ok, full, disk_full, failing (the disk refuses writes) or damaged (accepted events were lost)."""
+        self._note_full(0)
+        damaged = self._damaged + sum(1 for segment in self._segments if segment.lost_bytes)
         return {
-            "state": self._unwritable or ("full" if self._is_full else "damaged" if self._damaged else "ok"),
+            "state": self._unwritable or ("full" if self._is_full else "damaged" if damaged else "ok"),
             "backlog_bytes": self.backlog_bytes,
-            "damaged_segments": self._damaged,
+            "damaged_segments": damaged,
         }
 
     # -- the door's side
@@ -157,22 +170,31 @@ class Journal:
     def _check_room(self, size_bytes: int) -> None:
         if not self._spool and (state := self._store_state()) != "ok":
             raise StoreUnavailableError(state)
-        is_full = self.backlog_bytes + self._arriving.size_bytes + size_bytes > self._max_bytes
+        self._note_full(size_bytes)
+        if self._is_full:
+            raise QueueFullError("The journal is full until Postgres takes what is in it; try again")
+
+    def _note_full(self, size_bytes: int) -> None:
+        """Whether `size_bytes` more would be too much. What is larger than all of it fits an empty one."""
+        waiting_bytes = self.backlog_bytes + self._arriving.size_bytes
+        limit_bytes = self._max_bytes * (ROOM_AGAIN if self._is_full else 1)
+        is_full = waiting_bytes > 0 and waiting_bytes + size_bytes > limit_bytes
         if is_full != self._is_full:
             self._is_full = is_full
-            log.warning("journal.full" if is_full else "journal.writable", backlog_bytes=self.backlog_bytes)
-        if is_full:
-            raise QueueFullError("The journal is full until Postgres takes what is in it; try again")
+            log.warning("journal.full" if is_full else "journal.writable", backlog_bytes=waiting_bytes)
 
     # -- the journal actor's side
 
     async def wait_for_arrivals(self, stopping: trio.Event) -> bool:
-        """False when a stop was asked for and nothing waits for the disk."""
+        """False when a stop was asked for and nothing waits for the disk. A disk that refused is tried again."""
         while not self._arriving.contents:
             if stopping.is_set():
                 return False
             self._arrived = trio.Event()
-            await first_of(stopping.wait, self._arrived.wait)
+            with trio.move_on_after(RETRY_DISK_S if self._unwritable else math.inf) as waited:
+                await first_of(stopping.wait, self._arrived.wait)
+            if waited.cancelled_caught:
+                return True
         return True
 
     async def write_arrivals(self) -> int:
@@ -200,7 +222,6 @@ class Journal:
                 self._writer.close()
                 self._writer = None
             path = self._directory / f"{self._next_number:016d}{SUFFIX}"
-            self._next_number += 1
             self._writer = SegmentWriter(path, self._segment_bytes)
         self._writer.append(contents, sync=self._sync)
         stored = next((s.position for s in tuple(self._segments) if s.path == self._writer.path), 0)
@@ -216,6 +237,7 @@ class Journal:
                 last.is_live = False
             last = _Segment(writer.path, writer.end, is_ours=True)
             self._segments.append(last)
+            self._next_number += 1
         last.end = writer.end
         self._work.set()
         if self._unwritable:
@@ -238,6 +260,9 @@ class Journal:
         if writer is not None:
             with suppress(OSError):  # the disk that failed before; what was synced is there
                 writer.close()
+            if all(segment.path != writer.path for segment in self._segments):
+                with suppress(OSError):  # it failed with its first write: nothing was promised of it
+                    writer.path.unlink()
 
     # -- the writer's side
 
@@ -267,7 +292,7 @@ class Journal:
         try:
             self._read_records(segment, group)
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno in _PASSING:
                 raise
             group.gaps.append(Gap(group.end, segment.end, promised=True))
             group.end = segment.end
@@ -280,20 +305,20 @@ class Journal:
         reader = self._reader
         reader.position = segment.position
         end = segment.end
+        if segment.is_ours:
+            reader.synced = end
         events = size_bytes = 0
-        while events < GROUP_EVENTS and size_bytes < GROUP_BYTES:
-            found = reader.next(end)
-            if found is None:
-                reader.position = end
+        while (found := reader.next(end)) is not None:
+            if isinstance(found, Gap):
+                group.gaps.append(found)
+            elif events >= GROUP_EVENTS or size_bytes >= GROUP_BYTES:
                 break
-            if isinstance(found, Record):
+            else:
                 batch = _read_batch(found, group, reader.position)
                 events += batch.events if batch else 0
                 size_bytes += len(found.content)
-            else:
-                group.gaps.append(found)
             reader.position = found.end
-        group.end = reader.position
+        group.end = reader.position if found else end
 
     def pass_over(self, group: JournalGroup) -> None:
         """What is in `group`, which is the head, is stored; a segment that is done with is deleted."""

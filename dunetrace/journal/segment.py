@@ -3,7 +3,8 @@
 A segment is written by one process, once, from its start to its end; after a restart or a failed write a new one is
 begun. It is deleted as a whole when all of it is stored. Its head says how far it was synced (a hole before that is
 lost data, a hole after it is a write that was never promised) and how far it was stored, so that a restart need not
-write it all again. Both are hints kept by the page cache; nothing is lost when they are old.
+write it all again. Both are hints kept by the page cache; nothing is lost when they are old. A segment gets its name
+only when its head is on the disk, so one without a head was damaged.
 
 Every function here blocks.
 """
@@ -20,6 +21,7 @@ from zlib import crc32
 _MAGIC: Final = b"DTJ1"
 _HEAD: Final = Struct("<4sQQI")  # magic, synced, stored, checksum of these
 HEAD_BYTES: Final = 32
+HALF_MADE_SUFFIX: Final = ".half-made"
 _MARK: Final = b"\xf1\x9dRc"  # begins a record; what a search for the next readable one looks for
 _RECORD: Final = Struct("<4sII")  # mark, length, checksum of length and content
 _WINDOW_BYTES: Final = 1 << 20
@@ -48,14 +50,17 @@ class SegmentWriter:
         self.path = path
         self.size_bytes = size_bytes
         self.end = HEAD_BYTES  # where the next record begins
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        half_made = path.with_suffix(HALF_MADE_SUFFIX)
+        self._fd = os.open(half_made, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             os.posix_fallocate(self._fd, 0, size_bytes)  # a full disk is met here, not in the middle of a record
             self.note(0, 0)
             os.fsync(self._fd)
+            half_made.rename(path)
             _sync_directory(path.parent)
         except BaseException:
             os.close(self._fd)
+            half_made.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             raise
 
@@ -92,7 +97,7 @@ class SegmentWriter:
 
 
 class SegmentReader:
-    """Reads the segment at `path` from where it was stored to."""
+    """Reads the segment at `path` from where it was stored to. A hole before `synced` is lost data."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,11 +105,9 @@ class SegmentReader:
         self._window = b""
         self._window_start = 0
         self._limit = 0  # what lies behind it may still be written, so it is never read ahead
-        self._synced, stored = self._head()
-        self.position = max(stored, HEAD_BYTES)
-
-    def size_bytes(self) -> int:
-        return os.fstat(self._fd).st_size
+        head = self._head()
+        self._has_head = head is not None
+        self.synced, self.position = head or (0, 0)
 
     def next(self, end: int) -> Record | Gap | None:
         """What lies at `position`, looking no further than `end`; None when nothing more was written there.
@@ -112,6 +115,8 @@ class SegmentReader:
         Does not move: the caller sets `position` to the end of what it has taken.
         """
         self._limit = end
+        if self.position < HEAD_BYTES:
+            return Gap(self.position, HEAD_BYTES, promised=True)
         if self.position >= end:
             return self._cut_off(end)
         record = self._record(self.position, end)
@@ -122,15 +127,15 @@ class SegmentReader:
     def close(self) -> None:
         os.close(self._fd)
 
-    def _head(self) -> tuple[int, int]:
-        """(synced, stored). Of a damaged head: every hole counts as lost, and all is written again."""
+    def _head(self) -> tuple[int, int] | None:
+        """(synced, where the first record that is not stored begins); None of a damaged head."""
         head = os.pread(self._fd, _HEAD.size, 0)
         if len(head) < _HEAD.size:
-            return 0, 0  # cut off before its first record could be promised
+            return None
         magic, synced, stored, checksum = _HEAD.unpack(head)
         if magic != _MAGIC or checksum != crc32(b"%d %d" % (synced, stored)):
-            return os.fstat(self._fd).st_size, 0
-        return synced, stored
+            return None
+        return synced, max(stored, HEAD_BYTES)
 
     def _record(self, at: int, end: int) -> Record | None:
         start = at + _RECORD.size
@@ -143,19 +148,23 @@ class SegmentReader:
         return Record(content, start + length)
 
     def _gap(self, end: int) -> Gap | None:
-        """From `position` to the next readable record, or to the end; None when only unused room is left."""
+        """From `position` to the next readable record, or to the end; None when only unused room is left.
+
+        Without a head nobody knows what was synced, and everything that was written counts as lost.
+        """
         at = self.position
+        promised = self.position < self.synced
         while (at := self._find(_MARK, at + 1, end)) >= 0:
             if self._record(at, end) is not None:
-                return Gap(self.position, at, self.position < self._synced)
-        if self.position < self._synced:
-            return Gap(self.position, end, promised=True)
-        return Gap(self.position, end, promised=False) if self._is_written(end) else None
+                return Gap(self.position, at, promised or not self._has_head)
+        if promised or self._is_written(end):
+            return Gap(self.position, end, promised or not self._has_head)
+        return None
 
     def _cut_off(self, end: int) -> Gap | None:
         """The file ends here; something is missing if more of it had been synced."""
-        if self.position < self._synced and end < self._synced:
-            return Gap(self.position, self._synced, promised=True)
+        if self.position < self.synced and end < self.synced:
+            return Gap(self.position, self.synced, promised=True)
         return None
 
     def _is_written(self, end: int) -> bool:

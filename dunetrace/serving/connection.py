@@ -192,6 +192,8 @@ class Connection:
                 raise DisconnectedError
             parser.feed(data)
             self.deadline_s = self._request_ends_s
+        if parser.holds_bytes and not parser.whole:
+            await checkpoint()  # there is more at once: let others have their turn
         return piece
 
     # -- the socket

@@ -19,6 +19,7 @@ from dunetrace.serving.connection import App, Connection, EngineLimits, Shared
 
 OTHER_FILES: Final = 256  # descriptors kept for Postgres, the other port, logs
 EXHAUSTED_PAUSE_S: Final = 0.05  # until what was closed has given its descriptor back
+EXPIRED_AT_ONCE: Final = 20  # about 1 ms of the loop to close
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -56,17 +57,15 @@ class Engine:
     async def accept(self, listening: socket.socket, clients: trio.Nursery) -> None:
         """Take connections for ever, each into a task of its own in `clients`."""
         while True:
+            # Also because without a free descriptor accept() says so before it looks whether anybody is there.
+            await trio.lowlevel.wait_readable(listening)
             try:
                 sock, address = listening.accept()
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(listening)
-                continue
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._make_room()
                     await trio.sleep(EXHAUSTED_PAUSE_S)
-                await trio.lowlevel.checkpoint()  # else: that client has gone already
-                continue
+                continue  # else that client has gone already
             sock.setblocking(False)
             if len(self._connections) < self._most or self._make_room():
                 connection = Connection(sock, address[0], self._shared)
@@ -74,7 +73,6 @@ class Engine:
                 clients.start_soon(self._run, connection)
             else:
                 self._turn_away(sock)
-            await trio.lowlevel.checkpoint()
 
     async def _run(self, connection: Connection) -> None:
         try:
@@ -105,8 +103,12 @@ class Engine:
             self._shared.date = f"date: {formatdate(usegmt=True)}\r\n".encode()
             await trio.sleep(self._shared.limits.sweep_s)
             now_s = trio.current_time()
-            for connection in [one for one in self._connections if one.deadline_s <= now_s]:
-                connection.expire()
+            expired = [connection for connection in self._connections if connection.deadline_s <= now_s]
+            for number, connection in enumerate(expired, 1):
+                if connection.deadline_s <= now_s:
+                    connection.expire()
+                if number % EXPIRED_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
 
     def stop(self) -> None:
         """Close what waits for a request; what has one in hand says in its answer that it is the last."""

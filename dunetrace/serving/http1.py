@@ -21,6 +21,11 @@ MAX_BLANK_LINES: Final = 4  # before a request line; some old clients send one a
 MAX_LENGTH_DIGITS: Final = 18  # more is no body anybody sends
 MAX_EXTENSION_BYTES: Final = 4 << 10  # of all chunks of one body together
 MAX_TRAILER_BYTES: Final = 4 << 10
+MAX_SMALL_CHUNKS: Final = (
+    10_000  # of one body, beside one for every SMALL_CHUNK_BYTES of it: they cost more than they hold
+)
+SMALL_CHUNK_BYTES: Final = 64
+CHUNKS_AT_ONCE: Final = 200  # about 0.2 ms of the loop
 # Said twice, each of these means two things. The other names may come in several lines, as a list.
 ONCE: Final = frozenset(
     {"host", "content-length", "authorization", "content-type", "content-encoding", "idempotency-key"}
@@ -73,7 +78,10 @@ class _Chunk(Enum):
 class Parser:
     """The requests of one connection, one after the other: `head()`, then `piece()` until `whole`, then `head()`."""
 
-    __slots__ = ("_begun", "_blank_lines", "_buffer", "_chunk", "_extension_bytes", "_rest_bytes", "_seen", "whole")
+    __slots__ = (
+        "_begun", "_blank_lines", "_buffer", "_chunk", "_extension_bytes", "_rest_bytes", "_seen", "_small_chunks",
+        "whole",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -83,6 +91,7 @@ class Parser:
         self._chunk: _Chunk | None = None
         self._rest_bytes = 0
         self._extension_bytes = 0
+        self._small_chunks = 0
         self.whole = True  # the body of the request in hand has been given out
 
     def feed(self, data: bytes) -> None:
@@ -175,7 +184,7 @@ class Parser:
                 raise ProtocolError(400, "HTTP/1.0 has no Transfer-Encoding")
             if coding.lower() != "chunked":
                 raise ProtocolError(501, "Transfer-Encoding may only be chunked")
-            self._chunk, self._extension_bytes = _Chunk.SIZE, 0
+            self._chunk, self._extension_bytes, self._small_chunks = _Chunk.SIZE, 0, 0
         elif length is not None:
             if not (length.isascii() and length.isdecimal()):
                 raise ProtocolError(400, "Content-Length must be a number")
@@ -185,7 +194,10 @@ class Parser:
         self.whole = self._chunk is None and not self._rest_bytes
 
     def piece(self) -> bytes:
-        """What has come of the body since the last call; b"" when there is nothing. Raises ProtocolError."""
+        """What has come of the body since the last call, or some of it; b"" when there is nothing.
+
+        Raises ProtocolError.
+        """
         if self.whole:
             return b""
         if self._chunk is not None:
@@ -201,16 +213,16 @@ class Parser:
         return piece
 
     def _dechunked(self, state: _Chunk) -> bytes:
-        buffer, at, pieces = self._buffer, 0, []
-        while True:
+        buffer, at, pieces = self._buffer, 0, list[bytes]()
+        while len(pieces) < CHUNKS_AT_ONCE:
             if state is _Chunk.SIZE:
                 line = _SIZE_LINE.match(buffer, at)
                 if line is None:
                     self._check_size_begun(buffer, at)
                     break
                 at = line.end()
-                self._extend(line.end(2) - line.start(2))
                 self._rest_bytes = int(line[1], 16)
+                self._count(line.end(2) - line.start(2))
                 state = _Chunk.DATA if self._rest_bytes else _Chunk.TRAILERS
             elif state is _Chunk.DATA:
                 piece = buffer[at : at + self._rest_bytes]
@@ -239,9 +251,11 @@ class Parser:
         if not _SIZE_LINE_BEGUN.fullmatch(buffer, at) or len(buffer) - at > MAX_EXTENSION_BYTES + 10:
             raise _bad_chunk()
 
-    def _extend(self, size_bytes: int) -> None:
-        self._extension_bytes += size_bytes
-        if self._extension_bytes > MAX_EXTENSION_BYTES:
+    def _count(self, extension_bytes: int) -> None:
+        """Bound what a chunk carries beside its data, and how many there are with hardly any."""
+        self._extension_bytes += extension_bytes
+        self._small_chunks = max(0, self._small_chunks + 1 - self._rest_bytes // SMALL_CHUNK_BYTES)
+        if self._extension_bytes > MAX_EXTENSION_BYTES or self._small_chunks > MAX_SMALL_CHUNKS:
             raise _bad_chunk()
 
     def _drop_trailers(self, buffer: bytes, at: int) -> int:

@@ -59,6 +59,16 @@ class DataDirectory:
                 "stop it, or give this one a directory of its own"
             ) from None
 
+    def is_free(self) -> bool:
+        """Whether no process has it."""
+        try:
+            self.lock()
+        except StartError:
+            return False
+        finally:
+            self.unlock()
+        return True
+
     def unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()

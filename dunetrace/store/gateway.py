@@ -133,9 +133,11 @@ class Gateway:
         probe.cancel()
 
     async def aclose(self) -> None:
-        """Close the pool; what still runs is cut off after two seconds."""
+        """Close the pool; what still runs is cut off after two seconds, and at once while nobody answers."""
         pool, self._pool = self._pool, None
-        if pool is not None:
+        if pool is not None and self.state != "ok":
+            await aio_as_trio(_terminate)(pool)
+        elif pool is not None:
             await aio_as_trio(_close)(pool)
 
     async def _cross(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -181,7 +183,7 @@ class Gateway:
 
     @staticmethod
     async def _transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with asyncio.timeout(UNIT_TIMEOUT_S), pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+        async with asyncio.timeout(UNIT_TIMEOUT_S), _acquired(pool) as conn:
             cut: asyncio.TimerHandle | None = None
             try:
                 async with conn.transaction():
@@ -197,12 +199,12 @@ class Gateway:
 
     @staticmethod
     async def _bare(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
-        async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+        async with _acquired(pool) as conn:
             return await work(conn)
 
     @staticmethod
     async def _listening(pool: Pool, channel: str, heard: Listener) -> None:
-        async with pool.acquire(timeout=CONNECT_TIMEOUT_S) as conn:
+        async with _acquired(pool) as conn:
             gone = asyncio.Event()
 
             def on_notify(_conn: object, _pid: int, _channel: str, payload: object) -> None:
@@ -273,12 +275,29 @@ async def _leave_as_it_is(_conn: object) -> None:
     """A unit sets nothing that outlives its transaction, so the round trip that would undo it is saved each time."""
 
 
+@asynccontextmanager
+async def _acquired(pool: Pool) -> AsyncIterator[Connection]:
+    conn = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+    release_s = CONNECT_TIMEOUT_S
+    try:
+        yield conn
+    except asyncio.CancelledError:
+        release_s = CANCEL_TIMEOUT_S  # it waits until Postgres has confirmed the cancellation
+        raise
+    finally:
+        await pool.release(conn, timeout=release_s)
+
+
 async def _close(pool: Pool) -> None:
     try:
         async with asyncio.timeout(2):
             await pool.close()
     except TimeoutError:
         pool.terminate()
+
+
+async def _terminate(pool: Pool) -> None:
+    pool.terminate()
 
 
 async def _one_row(conn: Connection) -> None:

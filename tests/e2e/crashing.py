@@ -32,7 +32,7 @@ PATIENCE_S = 30.0  # for what takes a moment, on a machine that may be busy
 LOOK_S = 0.02
 NOWHERE = Path("/nonexistent")
 # What each port cannot do without; everybody else's trouble is no more than "degraded".
-NEEDED: Final = {"ingest": {"ingest", "writer"}, "api": {"api"}}
+NEEDED: Final = {"ingest": {"ingest", "journal", "writer"}, "api": {"api"}}
 StoreFunction = Callable[..., Awaitable[Any]]
 
 
@@ -202,8 +202,9 @@ def environment(url: str, receivers: Mapping[str, Receiver]) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def house(env: Mapping[str, str]) -> AsyncIterator[House]:
+async def house(env: Mapping[str, str], data_dir: Path) -> AsyncIterator[House]:
     """A server as `serve` runs it, but inside the test, without signals, and with every actor a `Crashing` one."""
+    env = {**env, "DUNETRACE_DATA_DIR": str(data_dir)}
     binds = dict.fromkeys(("DUNETRACE_INGEST_BIND", "DUNETRACE_API_BIND", "DUNETRACE_DASHBOARD_BIND"), "127.0.0.1:0")
     settings = config.load({**binds, **env}, NOWHERE)
     async with assemble(settings, ROLES, "test") as parts, httpx.AsyncClient(trust_env=False, timeout=5) as http:
@@ -219,16 +220,14 @@ async def house(env: Mapping[str, str]) -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def load(url: str, ledger: Ledger, *, seed: int, clients: int = 3, api_key: str = "") -> AsyncIterator[None]:
+async def load(url: str, ledger: Ledger, *, seed: int, clients: int = 3, **how: Any) -> AsyncIterator[None]:
     """Clients that post for the length of the block, then bring what they have in hand to its end.
 
-    `seed` names the runs: it must be another one each time.
+    `seed` names the runs: it must be another one each time. `how` is for `drive`.
     """
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(
-            partial(drive, url, ledger, clients=clients, runs=None, seed=seed, api_key=api_key, stop=stop)
-        )
+        nursery.start_soon(partial(drive, url, ledger, clients=clients, runs=None, seed=seed, stop=stop, **how))
         yield
         stop.set()
 

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.crashing import until
 from tests.harness.invariants import assert_invariants, rows
 from tests.harness.server import Server
 
@@ -118,8 +117,7 @@ async def test_after_all_of_it_the_server_is_well(server: Server) -> None:
     last = [event("after", event_type="run.started", step_index=0, payload={})]
     last += [event("after", timestamp=1795316691.6 + n) for n in range(3)]
     assert post(server, body(*last), JSON).status_code == 202
-    await until(server.has_stored_all)
-    await assert_invariants(server.database_url)
+    await assert_invariants(server.database_url, server=server)
     found = rows(server.database_url, "SELECT failure_type FROM failure_signals WHERE run_id = 'after'")
     assert [row["failure_type"] for row in found] == ["TOOL_LOOP"]
     stored = rows(server.database_url, "SELECT payload FROM events WHERE event_type = 'custom.thing'")

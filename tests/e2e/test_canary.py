@@ -228,7 +228,7 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
             answer = httpx.post(f"{server.ingest_url}/v1/ingest", json=raw_body(canary), trust_env=False)
             assert (answer.status_code, answer.json()["accepted"]) == (202, 12), answer.text
             others = other_calls(server, canary)
-            await assert_invariants(server.database_url)
+            await assert_invariants(server.database_url, server=server)
             said = everything_the_api_says(server, canary)
             digest_of_this_week(server, slack)
             dump = subprocess.run(

@@ -25,11 +25,13 @@ from tests.receiver import Receiver
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'httpx._content.ByteStream:ResourceWarning")
 
 
-async def test_all_actors_crash_at_once(database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_actors_crash_at_once(
+    database: str, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(nursery, "RESTART_BASE_S", 0.2)
     monkeypatch.setattr(destination, "LEASE_S", 2.0)
     ledger, told = Ledger(), {"webhook": receiver}
-    async with house(environment(database, told)) as home, load(home.ingest_url, ledger, seed=2):
+    async with house(environment(database, told), tmp_path) as home, load(home.ingest_url, ledger, seed=2):
         for restarts in (1, 2):
             await accepted(ledger, 100)
             for actor in home.actors.values():
@@ -37,7 +39,7 @@ async def test_all_actors_crash_at_once(database: str, receiver: Receiver, monke
             for name in home.actors:
                 await home.sees("api", name, "running", restarts)
         await accepted(ledger, 100)
-    async with house(environment(database, told)):
+    async with house(environment(database, told), tmp_path):
         await assert_invariants(database, ledger)
     await trio.to_thread.run_sync(assert_told, database, told)
 

@@ -28,7 +28,7 @@ async def test_the_basic_agents_three_runs(database: str, tmp_path: Path) -> Non
         command = [sys.executable, "-W", "error", str(EXAMPLES / "basic_agent.py"), "--endpoint", server.ingest_url]
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
         assert (done.stdout.decode().count("run done"), done.stderr) == (3, b"")
-        await assert_invariants(database)
+        await assert_invariants(database, server=server)
     found = rows(
         database,
         "SELECT r.started_at, array_agg(s.failure_type) FILTER (WHERE s.id IS NOT NULL) AS types, r.trigger "
@@ -45,7 +45,7 @@ async def test_each_failure_is_found_as_what_it_is_and_nothing_else(database: st
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
         assert (done.stdout.decode().split(": played\n"), done.stderr) == ([*FailureType, ""], b"")
         await until(lambda: bool(rows(database, "SELECT 1 FROM runs WHERE trigger = 'stalled'")), 30)
-        await assert_invariants(database)
+        await assert_invariants(database, server=server)
     found = rows(
         database,
         "SELECT r.started_at, r.parent_run_id, array_agg(s.failure_type) FILTER (WHERE s.id IS NOT NULL) AS types "

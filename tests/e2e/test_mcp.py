@@ -53,9 +53,9 @@ def send_runs(server: Server, loops: int, healthy_runs: int, seed: int) -> list[
 async def world(tmp_path: Path, database: str) -> AsyncIterator[World]:
     with Server(tmp_path / "data", database_url=database) as server:
         quiet = send_runs(server, 0, HEALTHY, seed=1)
-        await settle(database)
+        await settle(database, server=server)
         loops = send_runs(server, LOOPS, 0, seed=2)  # judged last, so that their issue is open
-        await settle(database)
+        await settle(database, server=server)
         signals = get(server, "/v1/agents/shop/signals")["signals"]
         (issue,) = get(server, "/v1/agents/shop/issues")["issues"]
         yield World(server, database, loops[0], quiet[-1], signals[0]["id"], issue["id"])
@@ -125,13 +125,13 @@ async def test_an_issue_it_resolves_is_resolved_until_it_is_seen_again(world: Wo
     resolved = state()
     assert (resolved["status"], resolved["clean_runs_since"]) == ("resolved", 0)
     assert resolved["resolved_at"] is not None
-    await assert_invariants(world.database)
+    await assert_invariants(world.database, server=world.server)
 
     send_runs(world.server, 0, 2, seed=3)  # clean runs change nothing
-    await assert_invariants(world.database)
+    await assert_invariants(world.database, server=world.server)
     assert (state()["status"], state()["clean_runs_since"]) == ("resolved", 2)
     send_runs(world.server, 1, 0, seed=4)
-    await assert_invariants(world.database)
+    await assert_invariants(world.database, server=world.server)
     again = state()
     assert (again["status"], again["resolved_at"], again["affected_runs_count"]) == ("reopened", None, LOOPS + 1)
     assert b"CANARY" not in world.server.log_path.read_bytes()

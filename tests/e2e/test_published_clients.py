@@ -246,7 +246,7 @@ def test_their_other_calls_are_answered(name: str, server: Server) -> None:
 
 
 async def test_the_invariants_hold_after_all_of_it(server: Server, played: dict[str, Played]) -> None:
-    await assert_invariants(server.database_url)
+    await assert_invariants(server.database_url, server=server)
 
 
 AGENT = """
@@ -307,7 +307,7 @@ async def test_loops_are_found_in_flight_and_content_is_nowhere_on_disk(tmp_path
         said = [
             loop_until_found(version, raw, script, server, reader) for version, raw in (("0.3.9", ""), ("0.5.7", "raw"))
         ]
-        await assert_invariants(server.database_url)
+        await assert_invariants(server.database_url, server=server)
         server.terminate()
         on_disk = {str(path): path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
         assert len(on_disk) > 100

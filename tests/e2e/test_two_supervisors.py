@@ -75,6 +75,7 @@ async def test_they_share_the_work_and_one_survives_the_other(database: str, tmp
         assert await trio.to_thread.run_sync(epochs, database) == before  # and no bucket went from hand to hand
         taken_s = await kill_one_of_two(one, other, database, ledger, seed=3)
         assert taken_s < TAKEN_OVER_S
+        await trio.to_thread.run_sync(one.start)  # what it had accepted waits in its journal
         await assert_invariants(database, ledger)
     print(f"{len(ledger.accepted)} events, {dict(ledger.answers)}, every bucket taken over after {taken_s:.1f} s")
 

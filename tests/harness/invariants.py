@@ -14,6 +14,7 @@ import trio
 
 from tests.harness.checks import CHECKS, PENDING
 from tests.harness.load import EventName, Ledger
+from tests.harness.server import Server
 
 T = TypeVar("T")
 SHOWN = 5  # rows of one kind of violation that are told; the rest is counted
@@ -30,13 +31,23 @@ def violations(url: str, ledger: Ledger | None = None, *, min_severity: Mapping[
     return _on_a_thread(_violations, url, ledger, dict(min_severity or {}))
 
 
-async def settle(url: str, ledger: Ledger | None = None, *, timeout_s: float = 60, delivered: bool = True) -> None:
+async def settle(
+    url: str,
+    ledger: Ledger | None = None,
+    *,
+    server: Server | None = None,
+    timeout_s: float = 60,
+    delivered: bool = True,
+) -> None:
     """Wait until no state row says that there is work left. AssertionError, saying what is left, after `timeout_s`.
 
-    With `ledger`, its accepted events have to be stored first. `delivered=False` doesn't wait for deliveries, for tests
+    With `ledger`, its accepted events have to be stored first; with `server`, everything it has accepted. `delivered=False` doesn't wait for deliveries, for tests
     whose receiver is down.
     """
     deadline = trio.current_time() + timeout_s
+    while server is not None and not await trio.to_thread.run_sync(server.has_stored_all):
+        assert trio.current_time() < deadline, f"the journal is not empty after {timeout_s} s"
+        await trio.sleep(LOOK_S)
     while left := await trio.to_thread.run_sync(_on_a_thread, _pending, url, ledger, delivered):
         assert trio.current_time() < deadline, f"not quiet after {timeout_s} s: {'; '.join(left)}"
         await trio.sleep(LOOK_S)
@@ -46,12 +57,13 @@ async def assert_invariants(
     url: str,
     ledger: Ledger | None = None,
     *,
+    server: Server | None = None,
     timeout_s: float = 60,
     delivered: bool = True,
     min_severity: Mapping[str, str] | None = None,
 ) -> None:
     """`settle`, then AssertionError with every violation found."""
-    await settle(url, ledger, timeout_s=timeout_s, delivered=delivered)
+    await settle(url, ledger, server=server, timeout_s=timeout_s, delivered=delivered)
     found = await trio.to_thread.run_sync(partial(violations, url, ledger, min_severity=min_severity))
     assert not found, "\n".join(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -50,15 +51,19 @@ async def drive(
     api_key: str | None = None,
     stop: trio.Event | None = None,
     give_up_s: float = 60.0,
+    others: Sequence[str] = (),
+    repeat_share: float = 0.0,
 ) -> Ledger:
     """`clients` at once send `runs` runs each (None: until `stop`) to the ingest address `url`.
 
     A batch is sent again, with the same body and Idempotency-Key, until it is answered by something else than 429 or
-    5xx, or until `give_up_s` seconds after its first attempt.
+    5xx, or until `give_up_s` seconds after its first attempt. Where there are `others`, each attempt goes to the next
+    address. `repeat_share` of the batches are sent once more after their 202, as if it had been lost on its way.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=ANSWER_TIMEOUT_S) as http:
-        sender = _Sender(http, ledger, agents, runs, trio.Event() if stop is None else stop, give_up_s)
+    async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=ANSWER_TIMEOUT_S) as http:
+        stop = trio.Event() if stop is None else stop
+        sender = _Sender(http, [url, *others], ledger, agents, runs, stop, give_up_s, repeat_share)
         async with trio.open_nursery() as nursery:
             for number in range(clients):
                 nursery.start_soon(sender.client, random.Random(f"{seed}/{number}"))
@@ -106,11 +111,13 @@ class _Sender:
     """What the clients of one `drive` share."""
 
     http: httpx.AsyncClient
+    urls: Sequence[str]
     ledger: Ledger
     agents: Sequence[str]
     runs: int | None
     stop: trio.Event
     give_up_s: float
+    repeat_share: float
 
     async def client(self, rng: random.Random) -> None:
         left = math.inf if self.runs is None else self.runs
@@ -133,10 +140,13 @@ class _Sender:
         names = [_name(event) for event in batch]
         self.ledger.sent.update(names)
         deadline = trio.current_time() + self.give_up_s
+        rng = random.Random(body)
+        urls = itertools.cycle(rng.sample(self.urls, len(self.urls)))
+        repeats = rng.random() < self.repeat_share
         while trio.current_time() < deadline:
             wait_s = RETRY_S
             try:
-                answer = await self.http.post("/v1/ingest", content=body, headers=headers)
+                answer = await self.http.post(f"{next(urls)}/v1/ingest", content=body, headers=headers)
             except httpx.TransportError as error:
                 self.ledger.answers[type(error).__name__] += 1
             else:
@@ -144,8 +154,10 @@ class _Sender:
                 if answer.status_code == 202:
                     refused = {refusal["index"] for refusal in answer.json().get("rejected", ())}
                     self.ledger.accepted.update(name for index, name in enumerate(names) if index not in refused)
-                    return
-                if answer.status_code != 429 and answer.status_code < 500:
+                    if not repeats:
+                        return
+                    repeats = False
+                elif answer.status_code != 429 and answer.status_code < 500:
                     return
                 wait_s = self._asked_wait_s(answer)
             await trio.sleep(wait_s)

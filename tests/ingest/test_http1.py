@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +13,7 @@ from dunetrace.serving.http1 import (
     MAX_EXTENSION_BYTES,
     MAX_FIELDS,
     MAX_HEAD_BYTES,
+    MAX_SMALL_CHUNKS,
     MAX_TARGET_BYTES,
     MAX_TRAILER_BYTES,
     Head,
@@ -214,6 +215,7 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "data that ends in a bare LF": (CHUNKED + b"5\r\nhello\n0\r\n\r\n", 400),
     "an extension without end": (CHUNKED + b"5;" + b"a" * (2 * MAX_EXTENSION_BYTES), 400),
     "too many extensions": (CHUNKED + b"1;aaaaaaaa\r\nx\r\n" * (MAX_EXTENSION_BYTES // 9 + 1), 400),
+    "too many small chunks": (CHUNKED + b"1\r\nx\r\n" * (MAX_SMALL_CHUNKS + 1), 400),
     "a trailer that is no field": (CHUNKED + b"0\r\nnonsense\r\n\r\n", 400),
     "a folded trailer": (CHUNKED + b"0\r\nA: b\r\n c\r\n\r\n", 400),
     "a trailer with a bare LF": (CHUNKED + b"0\r\nA: b\nC: d\r\n\r\n", 400),
@@ -253,6 +255,11 @@ def test_the_limits_themselves_are_allowed() -> None:
     assert _one(full)
     assert read(byte_by_byte(full)) == read([full])
     assert _one(CHUNKED + b"1;" + b"a" * (MAX_EXTENSION_BYTES - 1) + b"\r\nx\r\n0\r\n\r\n")[1] == b"x"
+
+
+def test_chunks_that_hold_something_may_be_any_number() -> None:
+    chunks = (b"40\r\n" + b"x" * 64 + b"\r\n") * (3 * MAX_SMALL_CHUNKS) + b"0\r\n\r\n"
+    assert len(_one(CHUNKED + chunks)[1]) == 3 * 64 * MAX_SMALL_CHUNKS
 
 
 def test_an_unfinished_head_is_never_kept_beyond_its_limit() -> None:
@@ -310,4 +317,4 @@ def test_any_cut_of_a_valid_stream_reads_the_same(requests: list[tuple[bytes, by
     whole = read([stream])
     assert (whole.error, whole.bodies) == (None, [body for _, body in requests])
     edges = [0, *cuts, len(stream)]
-    assert read(stream[start:end] for start, end in itertools.pairwise(edges) if start < end) == whole
+    assert read(stream[start:end] for start, end in pairwise(edges) if start < end) == whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ import trio
 import trio.testing
 
 from dunetrace.actors.base import first_of
-from dunetrace.batches import Batch, Loss, Touch
+from dunetrace.batches import GROUP_EVENTS, Batch, Loss, Touch
 from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.journal import journal as journal_module
-from dunetrace.journal.journal import Journal
+from dunetrace.journal.journal import RETRY_DISK_S, Journal
+from dunetrace.journal.segment import HEAD_BYTES, SegmentWriter
 
 
 def batch(name: str, *, owner: str = "key", events: int = 2, size_bytes: int = 100) -> Batch:
@@ -137,9 +139,22 @@ async def test_its_size_limit_holds_and_is_seen(tmp_path: Path) -> None:
                 await journal.keep(batch(f"b{n}", size_bytes=100_000))
         assert journal.health()["state"] == "full"
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 1.25 * (1 << 20)
+        for refused in (batch("small"), batch("large", size_bytes=100_000)) * 2:
+            with pytest.raises(QueueFullError):  # the small one would fit, but it stays full until there is some room
+                await journal.keep(refused)
+            assert journal.health()["state"] == "full"
         assert len(await drained(journal)) == 10
+        assert journal.health()["state"] == "ok"  # without a request that tries
         await journal.keep(batch("again"))
-        assert journal.health()["state"] == "ok"
+
+
+async def test_a_batch_larger_than_the_limit_fits_an_empty_journal(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path, max_bytes=1 << 20)) as journal:
+        for name in ("a", "b"):
+            await journal.keep(batch(name, size_bytes=2 << 20))
+            with pytest.raises(QueueFullError):
+                await journal.keep(batch("c"))
+            assert len(await drained(journal)) == 1
 
 
 async def test_a_long_queue_refuses_while_postgres_is_there(tmp_path: Path) -> None:
@@ -172,6 +187,29 @@ async def test_a_disk_that_takes_no_more_is_a_state_and_passes(tmp_path: Path) -
         assert await drained(journal) == [batch("before"), batch("after")]
 
 
+async def test_a_disk_that_has_room_again_is_noticed_without_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    async with writing(opened(tmp_path)) as journal:
+        with monkeypatch.context() as disk:
+            disk.setattr(SegmentWriter, "append", no_room)
+            for _ in range(5):
+                with pytest.raises(QueueFullError):
+                    await journal.keep(batch("refused"))
+            assert journal.health()["state"] == "disk_full"
+            assert files(tmp_path) == []  # a refused write leaves nothing behind
+        with trio.fail_after(10 * RETRY_DISK_S):
+            while journal.health()["state"] != "ok":
+                await trio.sleep(0.01)
+        await journal.keep(batch("after"))
+        assert await drained(journal) == [batch("after")]
+    journal.close()
+    assert files(tmp_path) == []
+
+
 async def test_damage_is_passed_over_told_and_kept_aside(tmp_path: Path) -> None:
     async with writing(opened(tmp_path)) as journal:
         for n in range(5):
@@ -186,6 +224,36 @@ async def test_damage_is_passed_over_told_and_kept_aside(tmp_path: Path) -> None
     assert again.health()["state"] == "damaged"
     assert files(tmp_path) == [".damaged"]
     assert opened(tmp_path).health()["damaged_segments"] == 1  # until a person has looked and deleted it
+
+
+async def test_damage_while_it_is_in_use_is_told_at_once(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("b0"))
+        assert await drained(journal) == [batch("b0")]  # from here on the file is open for reading
+        await journal.keep(batch("b1"))
+        (segment,) = tmp_path.iterdir()
+        data = segment.read_bytes()
+        with segment.open("r+b") as file:
+            file.seek(data.index(b"b1"))
+            file.write(b"?")
+        await journal.keep(batch("b2"))
+        assert await drained(journal) == [batch("b2")]
+        assert journal.health()["state"] == "damaged"
+        assert journal.health()["damaged_segments"] == 1
+
+
+async def test_a_tail_cut_off_behind_a_whole_group_is_told(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("kept", events=GROUP_EVENTS))
+        (segment,) = tmp_path.iterdir()
+        await journal.keep(batch("cut"))
+    journal.close()
+    os.truncate(segment, segment.read_bytes().index(b"cut"))
+    data = segment.read_bytes()
+    os.truncate(segment, data.rindex(data[HEAD_BYTES : HEAD_BYTES + 4]))  # where the second record began
+    again = opened(tmp_path)
+    assert await drained(again) == [batch("kept", events=GROUP_EVENTS)]
+    assert again.health()["state"] == "damaged"
 
 
 async def test_a_record_nobody_can_decode_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,6 +275,29 @@ async def test_a_deleted_segment_is_a_loss_that_is_told(tmp_path: Path) -> None:
     next(tmp_path.iterdir()).unlink()
     assert await drained(again) == []
     assert again.health()["state"] == "damaged"
+
+
+async def test_a_segment_deleted_between_two_others_is_a_loss_that_is_told(tmp_path: Path) -> None:
+    async with writing(opened(tmp_path, max_bytes=1 << 20)) as journal:
+        for n in range(6):
+            await journal.keep(batch(f"b{n}", size_bytes=100_000))
+    journal.close()
+    (tmp_path / "left.half-made").write_bytes(b"by a crash")
+    assert opened(tmp_path).health()["state"] == "ok"
+    _, second, _ = sorted(tmp_path.iterdir())
+    second.unlink()
+    again = opened(tmp_path)
+    assert again.health()["state"] == "damaged"
+    assert len(await drained(again)) == 4
+
+
+async def test_what_cannot_even_be_opened_is_kept_aside(tmp_path: Path) -> None:
+    (tmp_path / f"{1:016d}.segment").mkdir()
+    async with writing(opened(tmp_path)) as journal:
+        await journal.keep(batch("new"))
+        assert await drained(journal) == [batch("new")]
+        assert journal.health()["damaged_segments"] == 1
+    assert ".damaged" in files(tmp_path)
 
 
 async def test_a_request_that_gives_up_is_written_all_the_same(tmp_path: Path) -> None:

@@ -139,22 +139,30 @@ def test_a_write_that_was_cut_off_before_it_was_promised_is_not_a_loss(tmp_path:
     assert [gap.promised for gap in gaps] == [False]
 
 
-def test_a_damaged_head_loses_nothing(tmp_path: Path) -> None:
-    written(tmp_path / "1", CONTENTS)
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_damaged_head_is_told_and_loses_no_record(tmp_path: Path, closed: bool) -> None:
+    written(tmp_path / "1", CONTENTS, closed=closed)
     with (tmp_path / "1").open("r+b") as file:
         file.write(b"\xff" * HEAD_BYTES)
-    assert read(tmp_path / "1") == (CONTENTS, [])
+    assert read(tmp_path / "1") == (CONTENTS, [Gap(0, HEAD_BYTES, promised=True)])
 
 
-@pytest.mark.parametrize("size", [0, 5, HEAD_BYTES])
-def test_a_file_without_records_is_empty(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("size", [0, 5, HEAD_BYTES, SIZE])
+def test_a_file_without_a_head_was_damaged(tmp_path: Path, size: int) -> None:
     (tmp_path / "1").write_bytes(bytes(size))
-    assert read(tmp_path / "1")[0] == []
+    assert read(tmp_path / "1") == ([], [Gap(0, HEAD_BYTES, promised=True)])
 
 
-def test_noise_is_one_gap(tmp_path: Path) -> None:
-    (tmp_path / "1").write_bytes(bytes(HEAD_BYTES) + random.Random(3).randbytes(500_000))
+def test_noise_is_lost_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "1").write_bytes(random.Random(3).randbytes(500_000))
     contents, gaps = read(tmp_path / "1")
     assert contents == []
-    assert len(gaps) == 1
-    assert gaps[0].promised  # its head says nothing, so it counts as lost
+    assert sum(gap.end - gap.start for gap in gaps) == 500_000
+    assert all(gap.promised for gap in gaps)
+
+
+def test_a_segment_gets_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "1.half-made").write_bytes(b"left by a crash" * 1_000)
+    SegmentWriter(tmp_path / "1.segment", SIZE).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["1.segment"]
+    assert read(tmp_path / "1.segment") == ([], [])
