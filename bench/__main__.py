@@ -6,11 +6,13 @@ Without a part: ``ingest``, whose table can be written into docs/performance.md.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from bench.ingest import ROWS, Row, cores, measure
 
+BUSY_LOAD = 0.5  # a bench is alone on its machine, or it measures the others too
 BEGIN, END = "<!-- the table of `make bench` -->", "<!-- its end -->"
 
 
@@ -21,14 +23,19 @@ def ingest(arguments: list[str]) -> None:
     parser.add_argument("--sustained", type=float, default=60.0, help="for the long ones (%(default)s)")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the table of this page")
     given = parser.parse_args(arguments)
+    rows = given.rows.split(",")
+    if unknown := set(rows) - set(ROWS):
+        parser.error(f"no such rows: {', '.join(sorted(unknown))}")
     lines = [
         f"On {cores()} cores that client, server and Postgres share.",
         "",
         "| what | asked | seen |",
         "|---|---|---|",
     ]
+    if (load := os.getloadavg()[0]) > BUSY_LOAD:
+        print(f"The machine is busy (load {load:.1f} before the start): all figures will be too low.", file=sys.stderr)
     print("\n".join(lines), flush=True)
-    for row in measure(given.rows.split(","), given.seconds, given.sustained):
+    for row in measure(rows, given.seconds, given.sustained):
         lines.append(_line(row))
         print(lines[-1], flush=True)
     if given.write:

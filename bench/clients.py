@@ -28,11 +28,16 @@ LAST_ANSWERS_S = 5.0  # how long those under way at the end are waited for
 _ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection: close", re.IGNORECASE)
+_ACCEPTED = re.compile(rb'"accepted": ?(\d+)')
 
 
 @dataclass
 class Load:
-    """What is sent. `rate` is requests a second (None: as fast as they are answered); `retry`: a 503 or 429 at once."""
+    """What is sent. `rate` is requests a second (None: as fast as they are answered); `retry`: a 503 or 429 at once.
+
+    `seed` decides the shapes of the runs; ids and keys are new in every process.
+    """
 
     url: str
     connections: int = 16
@@ -47,7 +52,10 @@ class Load:
 
 @dataclass
 class Result:
-    """What came of it. Latencies are milliseconds; paced ones count from when a request was due."""
+    """What came of it. Latencies are milliseconds; paced ones count from when a request was due.
+
+    `unanswered` were sent, or due, and had no answer `LAST_ANSWERS_S` after the end; their wait so far is counted.
+    """
 
     seconds: float
     requests: int
@@ -58,6 +66,7 @@ class Result:
     p99_ms: float
     max_ms: float
     client_cpu_s: float
+    unanswered: int = 0
 
     @property
     def requests_per_s(self) -> float:
@@ -74,11 +83,13 @@ class Requests(ABC):
 
     def __init__(self, load: Load) -> None:
         self._rng = random.Random(load.seed)
+        self._fresh = random.Random()
         host = urlsplit(load.url).netloc
         key = f"Authorization: Bearer {load.key}\r\n" if load.key else ""
         self._head = (
-            f"POST /v1/ingest HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n{key}"
-            "Idempotency-Key: %032x\r\nContent-Length: %d\r\n\r\n"
+            f"POST /v1/ingest HTTP/1.1\r\nHost: {host}\r\nAccept-Encoding: identity\r\n"
+            "User-Agent: dunetrace-python/1.0.0\r\nX-Dunetrace-Agent: bench\r\nContent-Type: application/json\r\n"
+            f"{key}Idempotency-Key: %032x\r\nContent-Length: %d\r\n\r\n"
         ).encode()
 
     @abstractmethod
@@ -88,7 +99,7 @@ class Requests(ABC):
     def request(self) -> bytes:
         """The next one."""
         body = self.body()
-        return self._head % (self._rng.getrandbits(128), len(body)) + body
+        return self._head % (self._fresh.getrandbits(128), len(body)) + body
 
 
 class ManyRuns(Requests):
@@ -103,7 +114,7 @@ class ManyRuns(Requests):
         number = self._number
         self._number += 1
         texts, places, ids = self._templates[number % len(self._templates)]
-        unique = self._rng.getrandbits(80)
+        unique = self._fresh.getrandbits(80)
         runs = [b"%08x-%04x-4000-8000-%012x" % (unique >> 48, run, unique & 0xFFFFFFFFFFFF) for run in range(ids)]
         parts = [texts[0]]
         for place, text in zip(places, texts[1:], strict=True):
@@ -122,7 +133,8 @@ class ManyRuns(Requests):
     @staticmethod
     def _template(events: list[Event]) -> tuple[list[bytes], list[int], int]:
         """The body's text between the run ids, which id stands where, and how many there are."""
-        body = json.dumps({"agent_id": "bench", "events": events}).encode()
+        named = [{**event, "event_id": f"0123456789ab-{place}"} for place, event in enumerate(events)]
+        body = json.dumps({"agent_id": "bench", "events": named}, separators=(",", ":")).encode()
         found = _ID.findall(body)
         ids = list(dict.fromkeys(found))
         return _ID.split(body), [ids.index(one) for one in found], len(ids)
@@ -147,7 +159,9 @@ class Clients:
         self._idle: deque[_Connection] = deque()
         self._statuses: Counter[str] = Counter()
         self._waits_s: list[float] = []
+        self._accepted_events = 0
         self._errors = 0
+        self._unanswered = 0
         self._until_s = 0.0
 
     def run(self) -> Result:
@@ -155,33 +169,61 @@ class Clients:
         load = self._load
         self._idle.extend(self._connect() for _ in range(load.connections))
         started, cpu_s = time.perf_counter(), time.process_time()
-        until = self._until_s = started + load.seconds
-        due = 0
-        while (now := time.perf_counter()) < until:
-            if load.rate is None:
-                while self._idle:
-                    self._begin(self._idle.popleft(), now)
-                self._wait(until - now)
-            else:
-                while self._idle and (at := started + due / load.rate) <= now:
-                    self._begin(self._idle.popleft(), at)
-                    due += 1
-                self._wait(max(0.0, started + due / load.rate - time.perf_counter()) if self._idle else 1.0)
-        while len(self._idle) < load.connections and time.perf_counter() < until + LAST_ANSWERS_S:
+        self._until_s = started + load.seconds
+        last_s = self._until_s + LAST_ANSWERS_S
+        if load.rate is None:
+            self._hurry()
+        else:
+            self._keep_pace(started, load.rate, last_s)
+        while len(self._idle) < load.connections and time.perf_counter() < last_s:
             self._wait(0.1)
-        seconds = time.perf_counter() - started
+        seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_s
+        self._close()
         waits_ms = sorted(wait_s * 1000 for wait_s in self._waits_s) or [0.0]
         return Result(
             seconds=seconds,
             requests=sum(self._statuses.values()),
-            accepted_events=self._statuses["202"] * load.batch,
+            accepted_events=self._accepted_events,
             statuses=dict(self._statuses),
             errors=self._errors,
             p50_ms=waits_ms[len(waits_ms) // 2],
             p99_ms=waits_ms[int(len(waits_ms) * 0.99)],
             max_ms=waits_ms[-1],
-            client_cpu_s=time.process_time() - cpu_s,
+            client_cpu_s=cpu_s,
+            unanswered=self._unanswered,
         )
+
+    def _hurry(self) -> None:
+        """The next request as soon as a connection is free."""
+        while (now := time.perf_counter()) < self._until_s:
+            while self._idle:
+                self._begin(self._idle.popleft(), now)
+            self._wait(self._until_s - now)
+
+    def _keep_pace(self, started_s: float, rate: float, last_s: float) -> None:
+        """A request whenever one is due; those that found no connection free go late, also after the end."""
+        at = [started_s + number / rate for number in range(round(rate * self._load.seconds))]
+        due = 0
+        while due < len(at) and (now := time.perf_counter()) < last_s:
+            while self._idle and due < len(at) and at[due] <= now:
+                self._begin(self._idle.popleft(), at[due])
+                due += 1
+            if due < len(at):
+                self._wait(max(0.0, at[due] - time.perf_counter()) if self._idle else 0.1)
+        self._give_up(at[due:])
+
+    def _give_up(self, since_s: list[float]) -> None:
+        now = time.perf_counter()
+        self._unanswered += len(since_s)
+        self._waits_s += [now - since for since in since_s]
+
+    def _close(self) -> None:
+        idle = {id(connection) for connection in self._idle}
+        connections = [key.data for key in self._selector.get_map().values()]
+        self._give_up([connection.since_s for connection in connections if id(connection) not in idle])
+        for connection in connections:
+            connection.sock.close()
+        self._selector.close()
 
     def _connect(self) -> _Connection:
         parts = urlsplit(self._load.url)
@@ -232,24 +274,38 @@ class Clients:
         head, found, body = connection.answer.partition(b"\r\n\r\n")
         if not found:
             return
-        length = _LENGTH.search(head)
-        if length is None or len(body) < int(length[1]):
+        length, status = _LENGTH.search(head), _STATUS.match(head)
+        if length is None or status is None or len(body) > int(length[1]):
+            self._lost(connection)
+        elif len(body) == int(length[1]):
+            self._answered(connection, head, status[1].decode(), body)
+
+    def _answered(self, connection: _Connection, head: bytes, status: str, body: bytes) -> None:
+        self._statuses[status] += 1
+        since_s, request, now = connection.since_s, connection.request, time.perf_counter()
+        if connection.unsent or _CLOSE.search(head):  # what is left of the body would be read as the next request
+            connection = self._replaced(connection)
+        if status in ("503", "429") and self._load.retry and now < self._until_s:
+            self._begin(connection, since_s, request)
             return
-        status = _STATUS.match(head)
-        code = status[1].decode() if status else "?"
-        self._statuses[code] += 1
-        now = time.perf_counter()
-        if code in ("503", "429") and self._load.retry and now < self._until_s:
-            self._begin(connection, connection.since_s, connection.request)
-            return
-        self._waits_s.append(now - connection.since_s)
+        if status == "202" and (accepted := _ACCEPTED.search(body)):
+            self._accepted_events += int(accepted[1])
+        self._waits_s.append(now - since_s)
         self._idle.append(connection)
 
     def _lost(self, connection: _Connection) -> None:
+        """No answer, or none that is HTTP."""
         self._errors += 1
+        fresh = self._replaced(connection)
+        if self._load.retry and time.perf_counter() < self._until_s:
+            self._begin(fresh, connection.since_s, connection.request)
+        else:
+            self._idle.append(fresh)
+
+    def _replaced(self, connection: _Connection) -> _Connection:
         self._selector.unregister(connection.sock)
         connection.sock.close()
-        self._idle.append(self._connect())
+        return self._connect()
 
 
 def send(make: Callable[[Load], Requests]) -> None:

@@ -129,8 +129,10 @@ def _h11(data: bytes) -> Callable[[], None]:
 def parsers() -> None:
     """Microseconds a request, of each parser alone."""
     print(f"{'parser alone, µs a request':40}{'1 event':>10}{'35 kB':>10}")
-    makes = {"http1.Parser": partial(_ours, Parser), "httptools": partial(_ours, HttptoolsParser), "h11": _h11}
-    for name, make in makes.items():
+    makes: tuple[tuple[str, Callable[[bytes], Callable[[], None]]], ...] = (
+        ("http1.Parser", partial(_ours, Parser)), ("httptools", partial(_ours, HttptoolsParser)), ("h11", _h11),
+    )  # fmt: skip
+    for name, make in makes:
         best_us = [min(timeit.repeat(make(post(events)), number=2_000, repeat=5)) * 500 for events in (1, 150)]
         print(f"{name:40}{best_us[0]:>10.1f}{best_us[1]:>10.1f}")
 
@@ -155,7 +157,7 @@ def _serve(name: str, sock: socket.socket) -> None:
     if name == "Hypercorn":
         trio.run(partial(asgi.serve, _asgi_app, sock, trio.Event(), read_timeout_s=60))
     if name == "httptools":
-        connection.Parser = HttptoolsParser  # type: ignore[assignment, misc]
+        connection.Parser = HttptoolsParser  # type: ignore[assignment, attr-defined]
     trio.run(engine.serve, _handler, sock, trio.Event())
 
 

@@ -90,10 +90,6 @@ def application(database_url: str) -> FastAPI:
         )  # fmt: skip
         return {"accepted": len(batch.events), "batch_id": batch_id, "queued_at": now}
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
     return app
 
 
