@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import asyncpg
@@ -136,7 +137,7 @@ class Gateway:
         """Close the pool; what still runs is cut off after two seconds, and at once while nobody answers."""
         pool, self._pool = self._pool, None
         if pool is not None and self.state != "ok":
-            await aio_as_trio(_terminate)(pool)
+            pool.terminate()
         elif pool is not None:
             await aio_as_trio(_close)(pool)
 
@@ -277,15 +278,16 @@ async def _leave_as_it_is(_conn: object) -> None:
 
 @asynccontextmanager
 async def _acquired(pool: Pool) -> AsyncIterator[Connection]:
-    conn = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
-    release_s = CONNECT_TIMEOUT_S
-    try:
+    async with AsyncExitStack() as stack:
+        conn: Connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        stack.push_async_exit(partial(_give_back, pool, conn))
         yield conn
-    except asyncio.CancelledError:
-        release_s = CANCEL_TIMEOUT_S  # it waits until Postgres has confirmed the cancellation
-        raise
-    finally:
-        await pool.release(conn, timeout=release_s)
+
+
+async def _give_back(pool: Pool, conn: Connection, raised: type[BaseException] | None, *_: object) -> None:
+    """After a cancellation this waits until Postgres has confirmed it, and then cuts the connection."""
+    cancelled = raised is asyncio.CancelledError
+    await pool.release(conn, timeout=CANCEL_TIMEOUT_S if cancelled else CONNECT_TIMEOUT_S)
 
 
 async def _close(pool: Pool) -> None:
@@ -294,10 +296,6 @@ async def _close(pool: Pool) -> None:
             await pool.close()
     except TimeoutError:
         pool.terminate()
-
-
-async def _terminate(pool: Pool) -> None:
-    pool.terminate()
 
 
 async def _one_row(conn: Connection) -> None:

@@ -41,8 +41,8 @@ async def settle(
 ) -> None:
     """Wait until no state row says that there is work left. AssertionError, saying what is left, after `timeout_s`.
 
-    With `ledger`, its accepted events have to be stored first; with `server`, everything it has accepted. `delivered=False` doesn't wait for deliveries, for tests
-    whose receiver is down.
+    With `ledger`, its accepted events have to be stored first; with `server`, everything it has accepted.
+    `delivered=False` doesn't wait for deliveries, for tests whose receiver is down.
     """
     deadline = trio.current_time() + timeout_s
     while server is not None and not await trio.to_thread.run_sync(server.has_stored_all):
