@@ -10,6 +10,7 @@ import trio
 from dunetrace import judgements
 from dunetrace.errors import DetectorError, LeaseLostError
 from dunetrace.store.gateway import Gateway
+from dunetrace.store.reads import work
 from tests.actors.world import World
 from tests.harness.invariants import violations
 
@@ -283,4 +284,39 @@ async def test_a_call_that_hangs_is_found_while_it_hangs(gateway: Gateway, datab
     assert (signal["failure_type"], signal["severity"], signal["in_flight"]) == ("SLOW_STEP", "MEDIUM", True)
     assert signal["evidence"]["kind"] == "hanging_tool"
     assert (await world.one("SELECT trigger FROM runs"))["trigger"] is None
+    await assert_sound(database)
+
+
+async def test_news_that_waited_are_taken_run_by_run(
+    world: World, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "MAX_TOUCHES", 1)  # a pass begins with one touch of each bucket
+    rows = world.looping_run("r", calls=3)
+    for row in rows:
+        await world.append(row)
+    await world.poller._renew(world.ctx)
+    await world.poller.run_once(world.ctx)
+    assert (await world.one("SELECT judged_event_count, trigger FROM runs")) == {
+        "judged_event_count": len(rows),
+        "trigger": "run.completed",
+    }
+    await assert_sound(database)
+
+
+async def test_a_run_that_goes_on_keeps_its_time_until_it_comes(gateway: Gateway, database: str) -> None:
+    world = World(gateway, stall_timeout_s=61.0)
+    await world.append(*world.looping_run("r", calls=1, ended=False))
+    await world.judge()
+    first = await world.one("SELECT due_at FROM runs")
+    await world.append(*world.call("r", 2, 30))
+    await world.judge()
+    assert (await world.one("SELECT due_at FROM runs")) == first
+    with trio.fail_after(5):
+        while (await world.one("SELECT due_at FROM runs")) == first:
+            await trio.sleep(world.poller._next_due_s or 0.05)
+            await world.judge()
+    later = await world.one(
+        "SELECT trigger, extract(epoch FROM due_at - last_received_at)::float8 AS after_s FROM runs"
+    )
+    assert later == {"trigger": None, "after_s": pytest.approx(61.0, abs=0.01)}
     await assert_sound(database)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,7 +16,7 @@ from dunetrace.store.columns import columns
 if TYPE_CHECKING:
     from dunetrace.store.gateway import Connection
 
-MAX_TOUCHES = 500
+MAX_TOUCHES = 2_000
 MAX_DUE = 500
 MAX_EVENTS = 50_000  # events of one pass in memory; a larger run is taken alone
 BASELINE_RUNS = 50
@@ -82,11 +83,9 @@ _RUN_COLUMNS = (
 
 async def take(conn: Connection, buckets: list[int], folded: Callable[[RunKey], Folded | None]) -> Work:
     """Read the next pass of work in `buckets`. Changes nothing: the judging transaction deletes the touches."""
-    touches = await conn.fetch(
-        "SELECT id, customer_id, run_id, bucket, n, first_day, last_day FROM run_touches "
-        "WHERE bucket = ANY($1::smallint[]) ORDER BY id LIMIT $2",
-        buckets, MAX_TOUCHES,
-    )  # fmt: skip
+    # One snapshot, so that a run's touches say exactly which of its events can be read.
+    await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    touches = await _touches(conn, buckets)
     due = await conn.fetch(
         f"SELECT {_RUN_COLUMNS} FROM runs r WHERE bucket = ANY($1::smallint[]) AND due_at <= now() "  # noqa: S608
         "ORDER BY due_at LIMIT $2",
@@ -103,7 +102,9 @@ async def take(conn: Connection, buckets: list[int], folded: Callable[[RunKey], 
     chosen = _within_budget(cases, folded)
     await _load_signals(conn, chosen)
     await _load_events(conn, chosen, folded)
-    more = len(touches) == MAX_TOUCHES or len(due) == MAX_DUE or len(chosen) < len(cases)
+    by_bucket = Counter(touch["bucket"] for touch in touches)
+    full = max(by_bucket.values(), default=0) >= _share(buckets)
+    more = full or len(due) == MAX_DUE or len(chosen) < len(cases)
     return Work(clock["now"], chosen, clock["next_due"], more)
 
 
@@ -139,6 +140,22 @@ async def unseen_agents(conn: Connection, agent_ids: list[str]) -> list[str]:
         agent_ids,
     )
     return [row["n"] for row in rows]
+
+
+async def _touches(conn: Connection, buckets: list[int]) -> list[Any]:
+    """Of the runs with the oldest touches of each bucket, all the touches: what waits longer is done in fewer looks."""
+    return await conn.fetch(
+        "SELECT t.id, t.customer_id, t.run_id, t.bucket, t.n, t.first_day, t.last_day FROM run_touches t "
+        "JOIN (SELECT DISTINCT o.run_id, o.customer_id FROM unnest($1::smallint[]) AS k (bucket), LATERAL ("
+        "SELECT run_id, customer_id FROM run_touches WHERE bucket = k.bucket ORDER BY id LIMIT $2) o) r "
+        "USING (run_id, customer_id) ORDER BY t.id",
+        buckets, _share(buckets),
+    )  # fmt: skip
+
+
+def _share(buckets: list[int]) -> int:
+    """How many touches of one bucket a pass begins with."""
+    return -(-MAX_TOUCHES // len(buckets))
 
 
 async def _cases(conn: Connection, touches: list[Any], due: list[Any]) -> list[Case]:
