@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dunetrace.journal.segment import HEAD_BYTES, Gap, Record, SegmentReader, SegmentWriter
@@ -95,6 +95,7 @@ def test_a_reader_beside_the_writer_sees_what_comes_later(tmp_path: Path) -> Non
     writer.close()
 
 
+@settings(deadline=None)  # the disk may be busy
 @given(at=st.integers(HEAD_BYTES, HEAD_BYTES + 49_000), flip=st.integers(1, 255))
 def test_a_flipped_byte_costs_one_record(tmp_path_factory: pytest.TempPathFactory, at: int, flip: int) -> None:
     path = tmp_path_factory.mktemp("flip") / "1"
