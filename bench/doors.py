@@ -1,4 +1,6 @@
-"""The two doors that `bench.ingest` compares: ours and `bench.rival`, on one embedded Postgres, a database for each.
+"""The doors that `bench.ingest` compares: ours and `bench.rival`'s two, on one embedded Postgres.
+
+Ours has a database of its own, the two of the rival share one.
 
 Each asks for the same key. A door counts what it has accepted, so that at the end it can be said whether all of it was
 stored, once.
@@ -37,14 +39,23 @@ _NUMBERED = "SELECT last_value FROM events_id_seq"  # counts the rows begun, at 
 
 
 @dataclass
+class Counts:
+    """What was sent into one database. `accepted` events were promised; `uncertain` ones had no answer: both are right,
+    stored and not.
+    """
+
+    accepted: int = 0
+    uncertain: int = 0
+
+
+@dataclass
 class Door:
-    """`accepted` events were promised; `uncertain` ones had no answer, so that both are right, stored and not."""
+    """One door, and what was sent into its database through all doors to it."""
 
     url: str
     database_url: str
     seconds: float
-    accepted: int = 0
-    uncertain: int = 0
+    counts: Counts
 
     def load(self, **options: Any) -> Result:
         """Clients in a process of their own, for `seconds`; options as in `bench.clients.Load`."""
@@ -54,8 +65,8 @@ class Door:
             [sys.executable, "-m", "bench.clients", f"--url={self.url}", *flags], stdout=subprocess.PIPE, check=True
         )
         result = Result(**json.loads(done.stdout))
-        self.accepted += result.accepted_events
-        self.uncertain += (result.errors + result.unanswered) * options.get("batch", 100)
+        self.counts.accepted += result.accepted_events
+        self.counts.uncertain += (result.errors + result.unanswered) * options.get("batch", 100)
         return result
 
     def arrived(self, **options: Any) -> tuple[Result, float]:
@@ -67,7 +78,7 @@ class Door:
     def copied_per_s(self, seconds: float) -> float:
         """Rows a second of a bare COPY into this door's table."""
         rows, took_s = copied(self.database_url, seconds)
-        self.accepted += rows
+        self.counts.accepted += rows
         return rows / took_s
 
     def settle(self) -> float:
@@ -79,10 +90,13 @@ class Door:
         try:
             until_s = time.perf_counter() + SETTLE_TIMEOUT_S
             while (now_s := time.perf_counter()) < until_s:
-                if await conn.fetchval(_NUMBERED) >= self.accepted and await conn.fetchval(_COUNT) >= self.accepted:
+                if (
+                    await conn.fetchval(_NUMBERED) >= self.counts.accepted
+                    and await conn.fetchval(_COUNT) >= self.counts.accepted
+                ):
                     return now_s
                 await asyncio.sleep(LOOK_S)
-            raise SystemExit(f"of {self.accepted:,} events accepted, {await conn.fetchval(_COUNT):,} are stored")
+            raise SystemExit(f"of {self.counts.accepted:,} events accepted, {await conn.fetchval(_COUNT):,} are stored")
         finally:
             await conn.close()
 
@@ -96,22 +110,29 @@ class Door:
 
 @dataclass
 class Ground:
-    """Both doors, and the process of ours."""
+    """The doors, and the process of ours. `usual` answers at once, `careful` when it has stored."""
 
     server: Server
     ours: Door
     usual: Door
+    careful: Door
 
 
 @contextmanager
 def ground(seconds: float) -> Iterator[Ground]:
-    """Both doors, open. The server runs the roles ingest and writer, as a host does that only takes events in."""
+    """The doors, open. The server runs the roles ingest and writer, as a host does that only takes events in."""
     with tempfile.TemporaryDirectory(prefix="dunetrace-bench-") as directory:
         with Server(Path(directory), env=SETTINGS, args=["--actors", "ingest,writer"]) as server:
             ours, theirs = server.database_url, server.database_url.replace("/dunetrace?", "/rival?")
             asyncio.run(_prepare(ours, theirs))
-            with _rival(theirs) as url:
-                yield Ground(server, Door(server.ingest_url, ours, seconds), Door(url, theirs, seconds))
+            with _rival(theirs, "at-once") as usual, _rival(theirs, "stored") as careful:
+                counts = Counts()
+                yield Ground(
+                    server,
+                    Door(server.ingest_url, ours, seconds, Counts()),
+                    Door(usual, theirs, seconds, counts),
+                    Door(careful, theirs, seconds, counts),
+                )
 
 
 async def _prepare(ours: str, theirs: str) -> None:
@@ -139,11 +160,13 @@ async def _query(database_url: str, sql: str) -> int:
 
 
 @contextmanager
-def _rival(database_url: str) -> Iterator[str]:
+def _rival(database_url: str, answer: str) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "bench.rival", "--database-url", database_url, "--port", str(port)]
+    command = [
+        sys.executable, "-m", "bench.rival", "--database-url", database_url, "--port", str(port), "--answer", answer
+    ]  # fmt: skip
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         _wait_for(port, process)

@@ -1,7 +1,8 @@
-"""The usual way to write an ingest door: FastAPI on uvicorn, pydantic models, rows inserted after the answer.
+"""The usual way to write an ingest door: FastAPI on uvicorn, pydantic models, rows inserted by `executemany`.
 
 ``python -m bench.rival --database-url … --port …``. Same table, same key check, same pool as ours. It answers 202
-before anything is stored anywhere: what it has in hand at a crash is lost.
+before anything is stored anywhere, so that what it has in hand at a crash is lost; or, with ``--answer stored``, when
+the rows are committed, which is what our 202 promises.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class SentBatch(BaseModel):
     api_key: str | None = None
 
 
-def application(database_url: str) -> FastAPI:
+def application(database_url: str, *, stores_first: bool) -> FastAPI:
     """The door on the database at `database_url`."""
     pools: list[Any] = []
 
@@ -76,18 +77,19 @@ def application(database_url: str) -> FastAPI:
             raise HTTPException(401, "Invalid or inactive API key")
         batch_id, now = str(uuid.uuid4()), time.time()
         received_at = datetime.fromtimestamp(now, UTC)
-        background.add_task(
-            insert,
-            [
-                (
-                    found["customer_id"], batch_id, event.event_type, event.run_id, event.agent_id,
-                    event.agent_version, event.step_index, event.timestamp, json.dumps(event.payload),
-                    event.parent_run_id, received_at, event.event_id or f"{batch_id}:{position}",
-                    datetime.fromtimestamp(event.timestamp, UTC).date(),
-                )
-                for position, event in enumerate(batch.events)
-            ],
-        )  # fmt: skip
+        rows = [
+            (
+                found["customer_id"], batch_id, event.event_type, event.run_id, event.agent_id,
+                event.agent_version, event.step_index, event.timestamp, json.dumps(event.payload),
+                event.parent_run_id, received_at, event.event_id or f"{batch_id}:{position}",
+                datetime.fromtimestamp(event.timestamp, UTC).date(),
+            )
+            for position, event in enumerate(batch.events)
+        ]  # fmt: skip
+        if stores_first:
+            await insert(rows)
+        else:
+            background.add_task(insert, rows)
         return {"accepted": len(batch.events), "batch_id": batch_id, "queued_at": now}
 
     return app
@@ -97,11 +99,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A plain FastAPI ingest door.")
     parser.add_argument("--database-url", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--answer", choices=("at-once", "stored"), required=True)
     given = parser.parse_args()
     # What `pip install fastapi uvicorn` runs on, whatever else is installed here.
     uvicorn.run(
-        application(given.database_url), host="127.0.0.1", port=given.port, http="h11", loop="asyncio",
-        log_level="warning", access_log=False,
+        application(given.database_url, stores_first=given.answer == "stored"),
+        host="127.0.0.1", port=given.port, http="h11", loop="asyncio", log_level="warning", access_log=False,
     )  # fmt: skip
 
 
