@@ -13,7 +13,7 @@ NEEDED: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-JOURNAL_TAKES: Final = frozenset({"ok", "damaged"})  # states in which it accepts
+JOURNAL_TAKES: Final = frozenset({"ok", "damaged", "other_version"})  # states in which it accepts
 
 
 @dataclass(slots=True)

@@ -24,7 +24,8 @@ from dunetrace.committing import CommitPromise
 from dunetrace.config import Bind, Settings
 from dunetrace.errors import StartError
 from dunetrace.health import Health
-from dunetrace.journal.journal import SUFFIX, Journal
+from dunetrace.journal.backlog import SUFFIX
+from dunetrace.journal.journal import Journal
 from dunetrace.nursery import Context, HashKey, Stage, Supervisor, bell_for, plan
 from dunetrace.serving import sockets
 from dunetrace.store.embedded import DataDirectory, EmbeddedPostgres

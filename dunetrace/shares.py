@@ -8,7 +8,10 @@ from dunetrace.errors import QueueFullError
 
 
 class Shares:
-    """At most `limit` events queued, and of one owner at most an even share of it, with one share always left over."""
+    """At most `limit` queued, and of one owner at most an even share of it, with one share always left over.
+
+    What is counted is the queue's choice, events or bytes: an amount.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -20,19 +23,19 @@ class Shares:
         if self.total >= self._limit:
             raise QueueFullError
 
-    def take(self, owner: str, events: int) -> None:
+    def take(self, owner: str, amount: int) -> None:
         """Raises QueueFullError when it would be too many. An owner who holds none may go over its share once."""
         held = self._held[owner]
-        if self.total and self.total + events > self._limit:
+        if self.total and self.total + amount > self._limit:
             raise QueueFullError
-        if held and held + events > self._limit // (len(self._held) + 1):
+        if held and held + amount > self._limit // (len(self._held) + 1):
             raise QueueFullError("Too much of this key is queued; try again")
-        self._held[owner] = held + events
-        self.total += events
+        self._held[owner] = held + amount
+        self.total += amount
 
-    def give_back(self, owner: str, events: int) -> None:
-        """Events that left the queue."""
-        self.total -= events
-        self._held[owner] -= events
+    def give_back(self, owner: str, amount: int) -> None:
+        """It left the queue."""
+        self.total -= amount
+        self._held[owner] -= amount
         if self._held[owner] <= 0:
             del self._held[owner]

@@ -43,6 +43,7 @@ LOG_EVENTS: Mapping[str, str] = {
     "poller.batch_failed": "a batch could not be committed; its runs are judged one by one",
     "journal.found": "accepted events of an earlier process wait on disk; they are stored now",
     "journal.damaged": "a part of the journal is unreadable: accepted events were lost, the readable rest is stored",
+    "journal.other_version": "another version of Dunetrace wrote a segment: it waits for that version to store it",
     "journal.unfinished_write": "a write that was cut off by a crash and never promised was passed over",
     "journal.unwritable": "the disk takes no more; requests are refused until it does",
     "journal.full": "the journal is at its limit; requests are refused until Postgres takes what is in it",

@@ -6,6 +6,10 @@ lost data, a hole after it is a write that was never promised) and how far it wa
 write it all again. Both are hints kept by the page cache; nothing is lost when they are old. A segment gets its name
 only when its head is on the disk, so one without a head was damaged.
 
+The head also says in which layout the rows are and which version of Dunetrace wrote it. That part of it never changes,
+so that every version recognises another's segments; and the mark of a record is its layout's own, so that rows of
+another layout are never read, even where the head was lost.
+
 Every function here blocks.
 """
 
@@ -13,16 +17,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 from zlib import crc32
 
-_MAGIC: Final = b"DTJ1"
-_HEAD: Final = Struct("<4sQQI")  # magic, synced, stored, checksum of these
-HEAD_BYTES: Final = 32
+from dunetrace.journal import disk
+from dunetrace.store.packing import LAYOUT
+
+_MAGIC: Final = b"DTJ"
+_WRITTEN_BY: Final = version("dunetrace").encode()
+_HEAD: Final = Struct("<3sB16sQQ")  # magic, layout, the version that wrote it, synced, stored
+_HEAD_CHECKSUM: Final = Struct("<I")
+HEAD_BYTES: Final = 64
 HALF_MADE_SUFFIX: Final = ".half-made"
-_MARK: Final = b"\xf1\x9dRc"  # begins a record; what a search for the next readable one looks for
+_MARK: Final = b"\xf1\x9dR%c" % LAYOUT  # begins a record; what a search for the next readable one looks for
 _RECORD: Final = Struct("<4sII")  # mark, length, checksum of length and content
 _WINDOW_BYTES: Final = 1 << 20
 _MOST_BUFFERS: Final = 1_000  # of one write; the kernel's limit is 1,024
@@ -43,6 +53,26 @@ class Gap(NamedTuple):
     promised: bool
 
 
+class Head(NamedTuple):
+    """What a segment says of itself. The first record that is not stored begins at `stored`."""
+
+    layout: int
+    written_by: str
+    synced: int
+    stored: int
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its rows are in the layout of this version."""
+        return self.layout == LAYOUT
+
+
+def head_of(path: Path) -> Head | None:
+    """None of a damaged head. OSError when the file cannot be read."""
+    with path.open("rb") as file:
+        return _unpacked(file.read(HEAD_BYTES))
+
+
 class SegmentWriter:
     """A new segment at `path`, with room for `size_bytes` set aside. OSError when the disk does not take it."""
 
@@ -53,11 +83,11 @@ class SegmentWriter:
         half_made = path.with_suffix(HALF_MADE_SUFFIX)
         self._fd = os.open(half_made, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.posix_fallocate(self._fd, 0, size_bytes)  # a full disk is met here, not in the middle of a record
+            disk.set_aside_room(self._fd, size_bytes)  # a full disk is met here, not in the middle of a record
             self.note(0, 0)
-            os.fsync(self._fd)
+            disk.sync(self._fd)
             half_made.rename(path)
-            _sync_directory(path.parent)
+            disk.sync_names(path.parent)
         except BaseException:
             os.close(self._fd)
             half_made.unlink(missing_ok=True)
@@ -78,15 +108,15 @@ class SegmentWriter:
             buffers.append(content)
         at = self.end
         for start in range(0, len(buffers), _MOST_BUFFERS):
-            at = _write_all(self._fd, buffers[start : start + _MOST_BUFFERS], at)
+            at = disk.write_all(self._fd, buffers[start : start + _MOST_BUFFERS], at)
         if sync:
-            os.fdatasync(self._fd)
+            disk.sync_data(self._fd)
         self.end = at
 
     def note(self, synced: int, stored: int) -> None:
         """Keep how far the segment is synced and stored, for the reader after a crash."""
-        numbers = _HEAD.pack(_MAGIC, synced, stored, crc32(b"%d %d" % (synced, stored)))
-        os.pwrite(self._fd, numbers, 0)
+        head = _HEAD.pack(_MAGIC, LAYOUT, _WRITTEN_BY, synced, stored)
+        os.pwrite(self._fd, head + _HEAD_CHECKSUM.pack(crc32(head)), 0)
 
     def close(self) -> None:
         """Give back the room that was not used."""
@@ -105,9 +135,9 @@ class SegmentReader:
         self._window = b""
         self._window_start = 0
         self._limit = 0  # what lies behind it may still be written, so it is never read ahead
-        head = self._head()
+        head = _unpacked(os.pread(self._fd, HEAD_BYTES, 0))
         self._has_head = head is not None
-        self.synced, self.position = head or (0, 0)
+        self.synced, self.position = (head.synced, max(head.stored, HEAD_BYTES)) if head else (0, 0)
 
     def next(self, end: int) -> Record | Gap | None:
         """What lies at `position`, looking no further than `end`; None when nothing more was written there.
@@ -126,16 +156,6 @@ class SegmentReader:
 
     def close(self) -> None:
         os.close(self._fd)
-
-    def _head(self) -> tuple[int, int] | None:
-        """(synced, where the first record that is not stored begins); None of a damaged head."""
-        head = os.pread(self._fd, _HEAD.size, 0)
-        if len(head) < _HEAD.size:
-            return None
-        magic, synced, stored, checksum = _HEAD.unpack(head)
-        if magic != _MAGIC or checksum != crc32(b"%d %d" % (synced, stored)):
-            return None
-        return synced, max(stored, HEAD_BYTES)
 
     def _record(self, at: int, end: int) -> Record | None:
         start = at + _RECORD.size
@@ -199,27 +219,15 @@ class SegmentReader:
         return self._window[start : start + length]
 
 
+def _unpacked(data: bytes) -> Head | None:
+    head, checksum = data[: _HEAD.size], data[_HEAD.size : _HEAD.size + _HEAD_CHECKSUM.size]
+    if checksum != _HEAD_CHECKSUM.pack(crc32(head)):
+        return None
+    magic, layout, written_by, synced, stored = _HEAD.unpack(head)
+    if magic != _MAGIC:
+        return None
+    return Head(layout, written_by.rstrip(b"\0").decode("ascii", "replace"), synced, stored)
+
+
 def _checksum(length: int, content: bytes) -> int:
     return crc32(content, length)
-
-
-def _write_all(fd: int, buffers: list[bytes], at: int) -> int:
-    """Write `buffers` at `at`. Returns where they end."""
-    total = sum(map(len, buffers))
-    written = os.pwritev(fd, buffers, at)
-    if written < total:  # interrupted, or at the limit of one call
-        rest = memoryview(b"".join(buffers))[written:]
-        while rest:
-            count = os.pwrite(fd, rest, at + written)
-            written += count
-            rest = rest[count:]
-    return at + total
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a loss of power."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

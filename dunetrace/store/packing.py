@@ -15,6 +15,9 @@ import msgspec
 
 from dunetrace.batches import Batch, Loss, Touch
 
+# The version of a row's bytes and of `batches.Batch` around them. Raise it with every change of either: a journal keeps
+# both, and leaves alone what another version wrote.
+LAYOUT: Final = 1
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER: Final = b"\xff\xff"
 
