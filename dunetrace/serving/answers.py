@@ -15,6 +15,7 @@ from dunetrace.errors import DunetraceError
 
 INVALID_KEY = "Invalid or inactive API key"
 OVERLOADED_RETRY_S = 1
+OVERLOAD_HOLD_S = 0.1  # before a 503: a client that retries at once then costs ten requests a second, not thousands
 STORE_AWAY_RETRY_S = 5
 
 _STATUS_LINES = {

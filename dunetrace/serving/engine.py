@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import errno
+import math
 import resource
 import socket
+from collections import deque
 from contextlib import suppress
 from email.utils import formatdate
 from typing import Final
 
 import trio
 
-from dunetrace.serving.answers import OVERLOADED_RETRY_S, Answer
+from dunetrace.serving.answers import OVERLOAD_HOLD_S, OVERLOADED_RETRY_S, Answer
 from dunetrace.serving.connection import App, Connection, EngineLimits, Shared
 
-OTHER_FILES: Final = 256  # descriptors kept for Postgres, the other port, logs
+TURNED_AWAY: Final = 128  # connections held before their 503; more than these are answered at once
+OTHER_FILES: Final = 256 + TURNED_AWAY  # descriptors kept for those, and for Postgres, the other port, logs
 EXHAUSTED_PAUSE_S: Final = 0.05  # until what was closed has given its descriptor back
 EXPIRED_AT_ONCE: Final = 20  # about 1 ms of the loop to close
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -38,6 +41,7 @@ async def serve(
         async with trio.open_nursery() as clients:
             async with trio.open_nursery() as working:
                 working.start_soon(engine.sweep)
+                working.start_soon(engine.dismiss)
                 working.start_soon(engine.accept, listening, clients)
                 task_status.started()
                 await shutdown.wait()
@@ -53,26 +57,38 @@ class Engine:
         self._shared = Shared(app, limits)
         self._most = _file_limit(limits.connections)
         self._connections: set[Connection] = set()
+        self._turned_away: deque[tuple[float, socket.socket]] = deque()  # until when each is held, soonest first
+        self._has_turned_away = trio.Event()
 
     async def accept(self, listening: socket.socket, clients: trio.Nursery) -> None:
         """Take connections for ever, each into a task of its own in `clients`."""
-        while True:
-            # Also because without a free descriptor accept() says so before it looks whether anybody is there.
-            await trio.lowlevel.wait_readable(listening)
-            try:
-                sock, address = listening.accept()
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._make_room()
-                    await trio.sleep(EXHAUSTED_PAUSE_S)
-                continue  # else that client has gone already
-            sock.setblocking(False)
-            if len(self._connections) < self._most or self._make_room():
-                connection = Connection(sock, address[0], self._shared)
-                self._connections.add(connection)
-                clients.start_soon(self._run, connection)
-            else:
-                self._turn_away(sock)
+        try:
+            while True:
+                # Also because without a free descriptor accept() says so before it looks whether anybody is there.
+                await trio.lowlevel.wait_readable(listening)
+                try:
+                    sock, address = listening.accept()
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        self._dismiss_until(math.inf)
+                        self._make_room()
+                        await trio.sleep(EXHAUSTED_PAUSE_S)
+                    continue  # else that client has gone already
+                sock.setblocking(False)
+                self._take(sock, address[0], clients)
+        finally:
+            self._dismiss_until(math.inf)
+
+    def _take(self, sock: socket.socket, host: str, clients: trio.Nursery) -> None:
+        if len(self._connections) < self._most or self._make_room():
+            connection = Connection(sock, host, self._shared)
+            self._connections.add(connection)
+            clients.start_soon(self._run, connection)
+        elif len(self._turned_away) < TURNED_AWAY:
+            self._turned_away.append((trio.current_time() + OVERLOAD_HOLD_S, sock))
+            self._has_turned_away.set()
+        else:
+            _say_full(sock)
 
     async def _run(self, connection: Connection) -> None:
         try:
@@ -90,12 +106,19 @@ class Engine:
         connection.close()
         return True
 
-    def _turn_away(self, sock: socket.socket) -> None:
-        answer = Answer(503, {"detail": "Too many connections; try again"}, {"Retry-After": str(OVERLOADED_RETRY_S)})
-        with sock, suppress(OSError):
-            sock.send(answer.rendered(connection=b"connection: close\r\n"))
-            sock.shutdown(socket.SHUT_WR)
-            sock.recv(1 << 16)  # closed on unread bytes, it would take the answer back
+    async def dismiss(self) -> None:
+        """Answer, for ever, those that were turned away, each when it was held long enough."""
+        while True:
+            await self._has_turned_away.wait()
+            if self._turned_away:
+                await trio.sleep_until(self._turned_away[0][0])
+                self._dismiss_until(trio.current_time())
+            else:
+                self._has_turned_away = trio.Event()
+
+    def _dismiss_until(self, now_s: float) -> None:
+        while self._turned_away and self._turned_away[0][0] <= now_s:
+            _say_full(self._turned_away.popleft()[1])
 
     async def sweep(self) -> None:
         """End, for ever, the connections whose deadline has passed."""
@@ -116,6 +139,14 @@ class Engine:
         for connection in list(self._shared.waiting):
             if not connection.is_lingering:
                 connection.close()
+
+
+def _say_full(sock: socket.socket) -> None:
+    answer = Answer(503, {"detail": "Too many connections; try again"}, {"Retry-After": str(OVERLOADED_RETRY_S)})
+    with sock, suppress(OSError):
+        sock.send(answer.rendered(connection=b"connection: close\r\n"))
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(1 << 16)  # closed on unread bytes, it would take the answer back
 
 
 def _file_limit(asked: int) -> int:

@@ -18,7 +18,7 @@ import trio
 from dunetrace.batches import Promise
 from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.events import MAX_NAME_CHARS
-from dunetrace.serving.answers import Answer, RefusedError, invalid, overloaded, store_away
+from dunetrace.serving.answers import OVERLOAD_HOLD_S, Answer, RefusedError, invalid, overloaded, store_away
 from dunetrace.serving.auth import Gate, Principal, bearer
 from dunetrace.serving.limits import BodyBudget, RateLimit
 from dunetrace.serving.requests import Request
@@ -38,7 +38,6 @@ THREAD_BODIES_BYTES: Final = 4 << 20
 MAX_REQUESTS_IN_HAND: Final = 1_024  # the engine bounds connections only, and those are ten times as many
 MAX_SMALL_BODY_BYTES: Final = 1 << 20  # of the calls that carry no events
 MAX_KEY_HEADER_CHARS: Final = 255
-OVERLOAD_HOLD_S: Final = 0.1  # a client that retries at once then costs ten requests a second, not thousands
 PROMISE_TIMEOUT_S: Final = 10.0  # well below the engine's limit for a whole request
 MAX_FAULTS_SHOWN: Final = 100
 DETECTOR_CONFIG_TTL_S: Final = 60

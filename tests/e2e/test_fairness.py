@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from dunetrace.serving.answers import OVERLOAD_HOLD_S
 from dunetrace.serving.auth import key_hash
-from dunetrace.serving.ingest_app import OVERLOAD_HOLD_S
 from tests.e2e.crashing import until
 from tests.harness.server import Server
 from tests.harness.world import execute

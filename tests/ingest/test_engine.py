@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
 import trio
 
+from dunetrace.serving import engine
+from dunetrace.serving.answers import OVERLOAD_HOLD_S
 from dunetrace.serving.connection import LINGER_BYTES, SMALL_REST_BYTES, EngineLimits
+from dunetrace.serving.engine import TURNED_AWAY
 from tests.ingest.engine_server import Served, Wire, open_engine, post, request
 from tests.ingest.test_http1 import REFUSED
 
@@ -321,34 +325,81 @@ async def test_unfinished_heads_make_room_too() -> None:
             await wire.ends()
 
 
-async def test_who_finds_all_of_them_busy_is_told_so() -> None:
+async def test_who_finds_all_of_them_busy_is_told_so_after_a_while() -> None:
     async with open_engine(EngineLimits(connections=1)) as served, served.connect() as busy:
         await busy.send(request("/wait"))
         await served.started.wait()
-        async with served.connect() as wire:
-            said = await wire.answer()
-            assert (said.status, said.headers["retry-after"], said.headers["connection"]) == (503, "1", "close")
-            assert await wire.ends() == b""
+        for _ in range(2):
+            began = trio.current_time()
+            async with served.connect() as wire:
+                said = await wire.answer()
+                assert (said.status, said.headers["retry-after"], said.headers["connection"]) == (503, "1", "close")
+                assert await wire.ends() == b""
+            assert trio.current_time() - began >= OVERLOAD_HOLD_S
         served.release.set()
         assert (await busy.answer()).status == 200
         assert (await busy.ask(GET)).status == 200
+
+
+async def _turned_away(stack: AsyncExitStack, served: Served, count: int) -> list[Wire]:
+    """Connections made while one request has all the room there is."""
+    busy = await stack.enter_async_context(served.connect())
+    await busy.send(request("/wait"))
+    await served.started.wait()
+    return [await stack.enter_async_context(served.connect()) for _ in range(count)]
+
+
+async def test_only_so_many_are_held_before_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "OVERLOAD_HOLD_S", 3600)
+    async with open_engine(EngineLimits(connections=1)) as served, AsyncExitStack() as stack:
+        wires = await _turned_away(stack, served, TURNED_AWAY + 10)
+        for wire in wires[TURNED_AWAY:]:
+            with trio.fail_after(5):
+                assert (await wire.answer()).status == 503
+        with trio.move_on_after(0.1) as waited:
+            await wires[0].answer()
+        assert waited.cancelled_caught
+        served.shutdown.set()
+        for wire in wires[:TURNED_AWAY]:  # none of them is held for the rest of the stop
+            with trio.fail_after(5):
+                assert (await wire.answer()).status == 503
+        served.release.set()
+
+
+async def test_who_is_held_gives_way_when_no_descriptors_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "OVERLOAD_HOLD_S", 3600)
+    async with open_engine(EngineLimits(connections=1)) as served, AsyncExitStack() as stack:
+        held, gone = await _turned_away(stack, served, 2)
+        await gone.stream.aclose()
+        late = stack.enter_context(trio.socket.socket())
+        with _no_descriptors_left():
+            await late.connect(("127.0.0.1", served.port))
+            with trio.fail_after(5):
+                assert (await held.answer()).status == 503
+        served.release.set()
+
+
+@contextmanager
+def _no_descriptors_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_no_descriptors_left_closes_an_idle_connection() -> None:
     async with open_engine() as served, AsyncExitStack() as stack:
         (idle,) = await _connected(stack, served, 1)
         late = stack.enter_context(trio.socket.socket())
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        free = os.dup(0)
-        os.close(free)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-        try:
+        with _no_descriptors_left():
             await late.connect(("127.0.0.1", served.port))
             await late.send(GET)
             with trio.fail_after(5):
                 assert (await late.recv(1_000)).startswith(b"HTTP/1.1 200")
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert await idle.ends() == b""
 
 
