@@ -10,11 +10,12 @@ from dunetrace.errors import QueueFullError
 class Shares:
     """At most `limit` queued, and of one owner at most an even share of it, with one share always left over.
 
-    What is counted is the queue's choice, events or bytes: an amount.
+    What is counted is the queue's choice, events or bytes: an amount. While no more than `free` of it is taken in all,
+    shares bind nobody, so that who is alone has nearly all of it.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, *, free: int = 0) -> None:
+        self._limit, self._free = limit, free
         self._held: Counter[str] = Counter()
         self.total = 0
 
@@ -28,7 +29,7 @@ class Shares:
         held = self._held[owner]
         if self.total and self.total + amount > self._limit:
             raise QueueFullError
-        if held and held + amount > self._limit // (len(self._held) + 1):
+        if held and self.total + amount > self._free and held + amount > self._limit // (len(self._held) + 1):
             raise QueueFullError("Too much of this key is queued; try again")
         self._held[owner] = held + amount
         self.total += amount

@@ -69,7 +69,8 @@ class Journal:
         self._max_bytes = max_bytes
         self._store_state, self._sync, self._spool = store_state, sync, spool
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 1 << 16))
-        self._shares = Shares(max_bytes if spool else max_events)
+        # A spool is there to be filled, and what lies in it is in nobody's way; a queue is what others wait behind.
+        self._shares = Shares(max_bytes, free=max_bytes * 7 // 8) if spool else Shares(max_events)
         self._backlog = Backlog(directory)
         self._arriving = _Arrivals()
         self._arrived, self._work = trio.Event(), trio.Event()
