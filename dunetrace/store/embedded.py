@@ -29,6 +29,7 @@ from dunetrace.telemetry import log
 SOCKET_PATH_MAX_BYTES = 100  # the kernel's limit is 107 with the file's own name
 START_TIMEOUT_S = 60  # recovery after a crash replays the log first
 READY_CHECK_S = 0.1
+STOP_TIMEOUT_S = 5  # the process has promised to be gone within ten; Postgres goes on stopping by itself
 _PORT = "5432"  # names the socket file; nothing listens on TCP
 _USER = "dunetrace"
 _HALF_MADE = "postgres.half-made-"
@@ -121,10 +122,10 @@ class EmbeddedPostgres:
         log.info("postgres.started" if how == "started" else "postgres.adopted", path=str(self.cluster))
         return how
 
-    def stop(self) -> None:
-        """A fast stop: sessions are ended, what was committed is on disk."""
+    def stop(self, timeout_s: int = STOP_TIMEOUT_S) -> None:
+        """A fast stop: sessions are ended, what was committed is on disk. StartError when it takes longer."""
         if self.running_pid() is not None:
-            self._run("pg_ctl", "stop", "-w", "-t", "5", "-m", "fast", "-D", str(self.cluster))
+            self._run("pg_ctl", "stop", "-w", "-t", str(timeout_s), "-m", "fast", "-D", str(self.cluster))
             log.info("postgres.stopped")
 
     def _prepare(self) -> None:

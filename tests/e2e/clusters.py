@@ -54,6 +54,10 @@ class Cluster(EmbeddedPostgres):
         self._run("pg_ctl", "start", "-w", "-D", str(self.cluster), "-l", str(log), "-o", options)
         return "started"
 
+    def stop(self, timeout_s: int = START_TIMEOUT_S) -> None:
+        """As a server's, with patience for a busy machine."""
+        super().stop(timeout_s)
+
     @property
     def inside(self) -> str:
         """The address that needs no password: the socket file, for when the password is what is broken."""
