@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import to_builtins
 
 from dunetrace.batches import Batch, Loss
 from dunetrace.door import door
 from dunetrace.events import EVENT_TYPES, event_day, event_key, storable
 from dunetrace.injection import scan
+from dunetrace.serving.plain import Plain
 from dunetrace.store.packing import Packer
 
 if TYPE_CHECKING:
@@ -47,10 +50,10 @@ def admit(sent: SentBatch, principal: Principal, hasher: Hasher, receipt: Receip
         if not principal.may_write(event.agent_id):
             foreign.append(position)
             continue
-        payload, dropped = door(event.event_type, event.payload or {}, hasher, scan)
-        dropped_keys += dropped
-        if isinstance(event.conversation_id, str) and event.event_type in EVENT_TYPES:
-            payload["conversation_hash"] = hasher.text(storable(event.conversation_id))
+        payload = event.payload
+        if event.conversation_id is not None or not isinstance(payload, Plain):
+            payload, dropped = _through_the_door(event, hasher)
+            dropped_keys += dropped
         timestamp = received_at if event.timestamp is None else event.timestamp
         packer.add(
             (event.run_id, event.agent_id, event.agent_version, event.parent_run_id or None),
@@ -63,6 +66,14 @@ def admit(sent: SentBatch, principal: Principal, hasher: Hasher, receipt: Receip
         )
     batch = packer.batch(principal.key_hash or principal.customer_id, _loss(sent, principal, receipt))
     return Admitted(batch, len(sent.events) - len(foreign), foreign, dropped_keys)
+
+
+def _through_the_door(event: SentEvent, hasher: Hasher) -> tuple[dict[str, Any], int]:
+    sent = event.payload
+    payload, dropped = door(event.event_type, sent if isinstance(sent, dict) else to_builtins(sent or {}), hasher, scan)
+    if isinstance(event.conversation_id, str) and event.event_type in EVENT_TYPES:
+        payload["conversation_hash"] = hasher.text(storable(event.conversation_id))
+    return payload, dropped
 
 
 def _key(event: SentEvent, receipt: Receipt, position: int) -> str:
