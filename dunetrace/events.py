@@ -217,16 +217,22 @@ def event_key(
     """
     if event_id is not None:
         sent = "" if timestamp is None else repr(float(timestamp))
-        return _digest(b"event id", event_id, sent)
+        return _digest(_OF_AN_ID, f"{len(event_id)}:{event_id}{len(sent)}:{sent}")
     if idempotency_key is not None:
-        return _digest(b"position", idempotency_key, body_sha256.hex(), str(position))
+        parts = (idempotency_key, body_sha256.hex(), str(position))
+        return _digest(_OF_A_POSITION, "".join([f"{len(part)}:{part}" for part in parts]))
     return f"{batch_id}:{position}"
 
 
-def _digest(person: bytes, *parts: str) -> str:
-    """128 bits in hex over the parts, each with its length in front so that no two lists of parts read the same."""
-    whole = "".join([f"{len(part)}:{part}" for part in parts]).encode("utf-8", "replace")
-    return blake2b(whole, digest_size=16, person=person).hexdigest()
+_OF_AN_ID: Final = blake2b(digest_size=16, person=b"event id")
+_OF_A_POSITION: Final = blake2b(digest_size=16, person=b"position")
+
+
+def _digest(begun: blake2b, parts: str) -> str:
+    """128 bits in hex over parts that have each its length in front, so that no two lists of them read the same."""
+    whole = begun.copy()
+    whole.update(parts.encode("utf-8", "replace"))
+    return whole.hexdigest()
 
 
 _DAY_S: Final = 86_400
