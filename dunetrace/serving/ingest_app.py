@@ -130,13 +130,15 @@ class IngestApp:
         methods = self._routes.get(request.path)
         if methods is None:
             raise RefusedError(404, "Not found")
-        allowed = sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])})
+        handler = methods.get(request.method)
+        if handler is not None:
+            return handler
+        allowed = ", ".join(sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}))
         if request.method == "OPTIONS":
-            return _options(", ".join(allowed))
-        handler = methods.get("GET" if request.method == "HEAD" else request.method)
-        if handler is None:
-            raise RefusedError(405, f"Method not allowed; use {', '.join(methods)}", allow=", ".join(allowed))
-        return handler
+            return _options(allowed)
+        if request.method == "HEAD" and "GET" in methods:
+            return methods["GET"]
+        raise RefusedError(405, f"Method not allowed; use {', '.join(methods)}", allow=allowed)
 
     async def _admit(self, request: Request, key: str) -> Principal:
         principal = await self._gate.admit(request.headers, scope="ingest", key=key)
@@ -169,7 +171,7 @@ class IngestApp:
         principal = principal or await self._admit(request, batch.api_key)
         receipt = Receipt(new_batch_id(), idempotency_key, body, self._clock())
         admitted = await self._work(len(body), admit, batch, principal, self._hasher(), receipt)
-        return await self._keep(batch, admitted, receipt)
+        return await self._keep(request, batch, admitted, receipt)
 
     async def _work(self, size_bytes: int, work: Callable[..., T], *args: Any) -> T:
         """Run `work` here when the body is small, else in a thread."""
@@ -177,16 +179,14 @@ class IngestApp:
             return work(*args)
         return await trio.to_thread.run_sync(work, *args, limiter=self._threads)
 
-    async def _keep(self, batch: SentBatch, admitted: Admitted, receipt: Receipt) -> Answer:
+    async def _keep(self, request: Request, batch: SentBatch, admitted: Admitted, receipt: Receipt) -> Answer:
         self.counters.rejected_events += len(batch.malformed) + len(admitted.foreign)
         if not admitted.events:
             if admitted.foreign:
                 raise RefusedError(403, "This key may not write for any of these agents")
             raise RefusedError(422, [fault.detail for fault in batch.malformed[:MAX_FAULTS_SHOWN]])
-        with trio.move_on_after(PROMISE_TIMEOUT_S) as waited:
-            await self._promise.keep(admitted.batch)
-        if waited.cancelled_caught:
-            raise StoreUnavailableError("timeout")
+        request.answer_within(PROMISE_TIMEOUT_S)
+        await self._promise.keep(admitted.batch)
         self.counters.accepted_events += admitted.events
         self.counters.dropped_keys += admitted.dropped_keys
         answer: dict[str, Any] = {
