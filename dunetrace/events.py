@@ -205,25 +205,23 @@ _OF_A_POSITION: Final = blake2b(digest_size=16, person=b"position")
 
 
 # The identity of an event inside its customer and run, at most 50 characters, is one of these two, or else the id of
-# its batch with its position there, which is a new identity each time it is sent.
+# its batch with its position there, which is a new identity each time it is sent. Both digests are 128 bits in hex over
+# parts that have each its length in front, so that no two lists of them read the same.
 
 
 def id_key(event_id: str, timestamp: float | None) -> str:
     """Of an event with an id: that id and the client's own `timestamp`, as sent, None when it sent none."""
     sent = "" if timestamp is None else repr(float(timestamp))
-    return _digest(_OF_AN_ID, f"{len(event_id)}:{event_id}{len(sent)}:{sent}")
+    whole = _OF_AN_ID.copy()
+    whole.update(f"{len(event_id)}:{event_id}{len(sent)}:{sent}".encode("utf-8", "replace"))
+    return whole.hexdigest()
 
 
 def position_key(idempotency_key: str, body_sha256: bytes, position: int) -> str:
     """Of an event without one, under an Idempotency-Key: that, the inflated body's SHA-256, the event's position."""
-    parts = (idempotency_key, body_sha256.hex(), str(position))
-    return _digest(_OF_A_POSITION, "".join([f"{len(part)}:{part}" for part in parts]))
-
-
-def _digest(begun: blake2b, parts: str) -> str:
-    """128 bits in hex over parts that have each its length in front, so that no two lists of them read the same."""
-    whole = begun.copy()
-    whole.update(parts.encode("utf-8", "replace"))
+    whole = _OF_A_POSITION.copy()
+    for part in (idempotency_key, body_sha256.hex(), str(position)):
+        whole.update(f"{len(part)}:{part}".encode("utf-8", "replace"))
     return whole.hexdigest()
 
 

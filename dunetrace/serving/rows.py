@@ -75,7 +75,7 @@ def admit(sent: SentBatch, principal: Principal, hasher: Hasher, receipt: Receip
             event.step_index,
             timestamp,
             day,
-            _key(event, receipt, position),
+            id_key(event.event_id, event.timestamp) if event.event_id else _key_of_position(position, receipt),
             payload,
         )
     batch = packer.batch(principal.key_hash or principal.customer_id, _loss(sent, principal, receipt))
@@ -90,9 +90,7 @@ def _through_the_door(event: SentEvent, hasher: Hasher) -> tuple[dict[str, Any],
     return payload, dropped
 
 
-def _key(event: SentEvent, receipt: Receipt, position: int) -> str:
-    if event.event_id:
-        return id_key(event.event_id, event.timestamp)
+def _key_of_position(position: int, receipt: Receipt) -> str:
     if receipt.idempotency_key is not None:
         return position_key(receipt.idempotency_key, receipt.body_sha256, position)
     return f"{receipt.batch_id}:{position}"
