@@ -95,7 +95,7 @@ def _strictly(body: bytes, max_events: int) -> SentBatch:
     batch = _strict.decode(body)
     _check_number(len(batch.events), max_events)
     events: list[SentEvent] = [*batch.events]
-    not_plain = set[str]()
+    not_plain: set[str] = set()
     for event, strict in zip(events, batch.events, strict=True):
         event.payload = plain.read(event.event_type, strict.payload, not_plain)
     return SentBatch(batch.api_key or "", batch.agent_id, batch.dropped_events or 0, list(enumerate(events)), [])
