@@ -1,7 +1,8 @@
 """The privacy door: the one interpreter of the tables in `events.py`.
 
-Called for every payload that arrives, before it is queued, logged or stored. Nothing gets past it that the tables do
-not name; content that published clients still send leaves it as digests and lengths.
+Called for every payload that arrives, before it is queued, logged or stored, except where `serving/plain.py` knows by
+the same tables that it would change nothing. Nothing gets past it that the tables do not name; content that published
+clients still send leaves it as digests and lengths.
 """
 
 from __future__ import annotations

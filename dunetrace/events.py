@@ -200,36 +200,32 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
-def event_key(
-    event_id: str | None,
-    timestamp: float | None,
-    *,
-    idempotency_key: str | None,
-    body_sha256: bytes,
-    batch_id: str,
-    position: int,
-) -> str:
-    """The identity of an event inside its customer and run, at most 50 characters.
-
-    The client's `event_id` with its own `timestamp` (as sent, None when it sent none); else, under an Idempotency-Key,
-    that key with the SHA-256 of the inflated body and the event's position; else the batch's id and the position,
-    which is a new identity each time it is sent.
-    """
-    if event_id is not None:
-        sent = "" if timestamp is None else repr(float(timestamp))
-        return _digest(b"event id", event_id, sent)
-    if idempotency_key is not None:
-        return _digest(b"position", idempotency_key, body_sha256.hex(), str(position))
-    return f"{batch_id}:{position}"
+_OF_AN_ID: Final = blake2b(digest_size=16, person=b"event id")
+_OF_A_POSITION: Final = blake2b(digest_size=16, person=b"position")
 
 
-def _digest(person: bytes, *parts: str) -> str:
-    """128 bits in hex over the parts, each with its length in front so that no two lists of parts read the same."""
-    whole = "".join([f"{len(part)}:{part}" for part in parts]).encode("utf-8", "replace")
-    return blake2b(whole, digest_size=16, person=person).hexdigest()
+# The identity of an event inside its customer and run, at most 50 characters, is one of these two, or else the id of
+# its batch with its position there, which is a new identity each time it is sent. Both digests are 128 bits in hex over
+# parts that have each its length in front, so that no two lists of them read the same.
 
 
-_DAY_S: Final = 86_400
+def id_key(event_id: str, timestamp: float | None) -> str:
+    """Of an event with an id: that id and the client's own `timestamp`, as sent, None when it sent none."""
+    sent = "" if timestamp is None else repr(float(timestamp))
+    whole = _OF_AN_ID.copy()
+    whole.update(f"{len(event_id)}:{event_id}{len(sent)}:{sent}".encode("utf-8", "replace"))
+    return whole.hexdigest()
+
+
+def position_key(idempotency_key: str, body_sha256: bytes, position: int) -> str:
+    """Of an event without one, under an Idempotency-Key: that, the inflated body's SHA-256, the event's position."""
+    whole = _OF_A_POSITION.copy()
+    for part in (idempotency_key, body_sha256.hex(), str(position)):
+        whole.update(f"{len(part)}:{part}".encode("utf-8", "replace"))
+    return whole.hexdigest()
+
+
+DAY_S: Final = 86_400
 _DAYS_BEFORE, _DAYS_AFTER = 7, 1
 
 
@@ -238,5 +234,5 @@ def event_day(timestamp: float, received_at: float) -> int:
 
     Both are Unix seconds; the day counts from 1970-01-01.
     """
-    day, today = int(timestamp // _DAY_S), int(received_at // _DAY_S)
+    day, today = int(timestamp // DAY_S), int(received_at // DAY_S)
     return min(max(day, today - _DAYS_BEFORE), today + _DAYS_AFTER)

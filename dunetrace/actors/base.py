@@ -28,8 +28,9 @@ async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:
             await wait_for()
             nursery.cancel_scope.cancel()
 
-        for wait_for in waits:
+        for wait_for in waits[1:]:
             nursery.start_soon(one, wait_for)
+        await one(waits[0])
 
 
 async def wait(wake: trio.MemoryReceiveChannel[None], stopping: trio.Event, timeout_s: float) -> None:

@@ -14,6 +14,7 @@ import trio
 from dunetrace.batches import Batch
 from dunetrace.errors import RowRefusedError, StoreUnavailableError
 from dunetrace.store import packing
+from dunetrace.store.gateway import UniqueViolationError
 from dunetrace.store.writes import events as event_writes
 from dunetrace.telemetry import log
 
@@ -56,7 +57,10 @@ class Writer:
     async def _append(self, gateway: Gateway, batches: Sequence[Batch]) -> int:
         """All in one transaction; when Postgres refuses a row, halve until it stands alone, and set that one aside."""
         try:
-            return await gateway.unit(event_writes.append, batches)
+            try:
+                return await gateway.unit(event_writes.append, batches)
+            except UniqueViolationError:
+                return await gateway.unit(event_writes.append_new, batches)
         except RowRefusedError as error:
             if len(batches) > 1:
                 middle = len(batches) // 2

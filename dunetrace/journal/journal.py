@@ -32,7 +32,7 @@ from dunetrace.telemetry import log
 SEGMENT_BYTES: Final = 64 << 20
 ROOM_AGAIN: Final = 15 / 16  # of its size, once it was full: else it would be full and not full with every request
 RETRY_DISK_S: Final = 1.0  # while it refuses writes: nobody may come to try where /health keeps them away
-GATHER_S: Final = 0.01  # between two reads of a short queue: nobody waits for it, and a transaction has its price
+GATHER_S: Final = 0.025  # between two reads of a short queue: nobody waits for it, and a transaction has its price
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _encode: Final = msgspec.msgpack.Encoder().encode
 

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 from trio.lowlevel import checkpoint, wait_readable, wait_writable
 
-from dunetrace.serving.answers import Answer
+from dunetrace.serving.answers import Answer, overloaded
 from dunetrace.serving.http1 import Head, Parser, ProtocolError
 from dunetrace.serving.requests import DisconnectedError, Request
 from dunetrace.telemetry import kind, log, where
@@ -196,6 +196,10 @@ class Connection:
             await checkpoint()  # there is more at once: let others have their turn
         return piece
 
+    def answer_within(self, seconds: float) -> None:
+        """Give the request, which is here whole, so long from now on: after it the client is told that it may retry."""
+        self.deadline_s = min(trio.current_time() + seconds, self._request_ends_s)
+
     # -- the socket
 
     async def _receive(self) -> bytes:
@@ -247,7 +251,7 @@ class Connection:
     def _say_too_late(self) -> None:
         """Tell a client whose time is over, if that takes no waiting either."""
         if self._parser.whole and self not in self._shared.waiting:
-            answer = Answer(503, {"detail": "The request took too long; try again"})
+            answer = overloaded("The request took too long; try again").answer()
         else:
             answer = Answer(408, {"detail": "The request did not arrive in time"})
         self._is_last = True

@@ -6,12 +6,11 @@ was given to work with (`Promise`, `Gate`, hash key, clocks) it asks for in its 
 
 from __future__ import annotations
 
-import hashlib
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from uuid import uuid4
 
 import trio
 
@@ -41,6 +40,8 @@ MAX_KEY_HEADER_CHARS: Final = 255
 PROMISE_TIMEOUT_S: Final = 10.0  # well below the engine's limit for a whole request
 MAX_FAULTS_SHOWN: Final = 100
 DETECTOR_CONFIG_TTL_S: Final = 60
+
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}  # of a UUID: RFC 4122
 
 T = TypeVar("T")
 Health = Callable[[str], tuple[int, dict[str, Any]]]
@@ -128,13 +129,15 @@ class IngestApp:
         methods = self._routes.get(request.path)
         if methods is None:
             raise RefusedError(404, "Not found")
-        allowed = sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])})
+        handler = methods.get(request.method)
+        if handler is not None:
+            return handler
+        allowed = ", ".join(sorted({*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])}))
         if request.method == "OPTIONS":
-            return _options(", ".join(allowed))
-        handler = methods.get("GET" if request.method == "HEAD" else request.method)
-        if handler is None:
-            raise RefusedError(405, f"Method not allowed; use {', '.join(methods)}", allow=", ".join(allowed))
-        return handler
+            return _options(allowed)
+        if request.method == "HEAD" and "GET" in methods:
+            return methods["GET"]
+        raise RefusedError(405, f"Method not allowed; use {', '.join(methods)}", allow=allowed)
 
     async def _admit(self, request: Request, key: str) -> Principal:
         principal = await self._gate.admit(request.headers, scope="ingest", key=key)
@@ -163,11 +166,11 @@ class IngestApp:
     async def _accept(
         self, request: Request, body: bytes, principal: Principal | None, idempotency_key: str | None
     ) -> Answer:
-        batch, body_sha256 = await self._work(len(body), _decoded, body, self._limits.max_events)
+        batch = await self._work(len(body), decode, body, self._limits.max_events)
         principal = principal or await self._admit(request, batch.api_key)
-        receipt = Receipt(str(uuid4()), idempotency_key, body_sha256, self._clock())
+        receipt = Receipt(new_batch_id(), idempotency_key, body, self._clock())
         admitted = await self._work(len(body), admit, batch, principal, self._hasher(), receipt)
-        return await self._keep(batch, admitted, receipt)
+        return await self._keep(request, batch, admitted, receipt)
 
     async def _work(self, size_bytes: int, work: Callable[..., T], *args: Any) -> T:
         """Run `work` here when the body is small, else in a thread."""
@@ -175,16 +178,14 @@ class IngestApp:
             return work(*args)
         return await trio.to_thread.run_sync(work, *args, limiter=self._threads)
 
-    async def _keep(self, batch: SentBatch, admitted: Admitted, receipt: Receipt) -> Answer:
+    async def _keep(self, request: Request, batch: SentBatch, admitted: Admitted, receipt: Receipt) -> Answer:
         self.counters.rejected_events += len(batch.malformed) + len(admitted.foreign)
         if not admitted.events:
             if admitted.foreign:
                 raise RefusedError(403, "This key may not write for any of these agents")
             raise RefusedError(422, [fault.detail for fault in batch.malformed[:MAX_FAULTS_SHOWN]])
-        with trio.move_on_after(PROMISE_TIMEOUT_S) as waited:
-            await self._promise.keep(admitted.batch)
-        if waited.cancelled_caught:
-            raise StoreUnavailableError("timeout")
+        request.answer_within(PROMISE_TIMEOUT_S)
+        await self._promise.keep(admitted.batch)
         self.counters.accepted_events += admitted.events
         self.counters.dropped_keys += admitted.dropped_keys
         answer: dict[str, Any] = {
@@ -240,8 +241,10 @@ class IngestApp:
         return Answer(status, body)
 
 
-def _decoded(body: bytes, max_events: int) -> tuple[SentBatch, bytes]:
-    return decode(body, max_events), hashlib.sha256(body).digest()
+def new_batch_id() -> str:
+    """A UUID4 as text, made in half the time it takes `uuid`."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from msgspec import to_builtins
 
 from dunetrace.batches import Batch, Loss
 from dunetrace.door import door
-from dunetrace.events import EVENT_TYPES, event_day, event_key, storable
+from dunetrace.events import DAY_S, EVENT_TYPES, event_day, id_key, position_key, storable
 from dunetrace.injection import scan
+from dunetrace.serving.auth import ALL_AGENTS
+from dunetrace.serving.plain import Plain
 from dunetrace.store.packing import Packer
 
 if TYPE_CHECKING:
@@ -18,13 +23,20 @@ if TYPE_CHECKING:
     from dunetrace.serving.wire import SentBatch, SentEvent
 
 
-class Receipt(NamedTuple):
+class Receipt:
     """What the server decides about a request when it has it whole. `received_at` is Unix seconds."""
 
-    batch_id: str
-    idempotency_key: str | None
-    body_sha256: bytes
-    received_at: float
+    __slots__ = ("_body", "_body_sha256", "batch_id", "idempotency_key", "received_at")
+
+    def __init__(self, batch_id: str, idempotency_key: str | None, body: bytes, received_at: float) -> None:
+        self.batch_id, self.idempotency_key, self.received_at = batch_id, idempotency_key, received_at
+        self._body, self._body_sha256 = body, b""
+
+    @property
+    def body_sha256(self) -> bytes:
+        """Of the inflated body; only made when asked for, since most events bring an identity of their own."""
+        self._body_sha256 = self._body_sha256 or hashlib.sha256(self._body).digest()
+        return self._body_sha256
 
 
 @dataclass(slots=True)
@@ -43,37 +55,45 @@ def admit(sent: SentBatch, principal: Principal, hasher: Hasher, receipt: Receip
     packer = Packer(principal.customer_id, receipt.batch_id, received_at)
     foreign: list[int] = []
     dropped_keys = 0
+    may_write_all = principal.may_write(ALL_AGENTS)
+    day, day_begins_s = 0, math.inf
     for position, event in sent.events:
-        if not principal.may_write(event.agent_id):
+        if not may_write_all and not principal.may_write(event.agent_id):
             foreign.append(position)
             continue
-        payload, dropped = door(event.event_type, event.payload or {}, hasher, scan)
-        dropped_keys += dropped
-        if isinstance(event.conversation_id, str) and event.event_type in EVENT_TYPES:
-            payload["conversation_hash"] = hasher.text(storable(event.conversation_id))
+        payload = event.payload
+        if event.conversation_id is not None or not isinstance(payload, Plain):
+            payload, dropped = _through_the_door(event, hasher)
+            dropped_keys += dropped
         timestamp = received_at if event.timestamp is None else event.timestamp
+        if not day_begins_s <= timestamp < day_begins_s + DAY_S:  # nearly all events of a batch are of one day
+            day = event_day(timestamp, received_at)
+            day_begins_s = day * DAY_S
         packer.add(
             (event.run_id, event.agent_id, event.agent_version, event.parent_run_id or None),
             event.event_type,
             event.step_index,
             timestamp,
-            event_day(timestamp, received_at),
-            _key(event, receipt, position),
+            day,
+            id_key(event.event_id, event.timestamp) if event.event_id else _key_of_position(position, receipt),
             payload,
         )
     batch = packer.batch(principal.key_hash or principal.customer_id, _loss(sent, principal, receipt))
     return Admitted(batch, len(sent.events) - len(foreign), foreign, dropped_keys)
 
 
-def _key(event: SentEvent, receipt: Receipt, position: int) -> str:
-    return event_key(
-        event.event_id or None,
-        event.timestamp,
-        idempotency_key=receipt.idempotency_key,
-        body_sha256=receipt.body_sha256,
-        batch_id=receipt.batch_id,
-        position=position,
-    )
+def _through_the_door(event: SentEvent, hasher: Hasher) -> tuple[dict[str, Any], int]:
+    sent = event.payload
+    payload, dropped = door(event.event_type, sent if isinstance(sent, dict) else to_builtins(sent or {}), hasher, scan)
+    if isinstance(event.conversation_id, str) and event.event_type in EVENT_TYPES:
+        payload["conversation_hash"] = hasher.text(storable(event.conversation_id))
+    return payload, dropped
+
+
+def _key_of_position(position: int, receipt: Receipt) -> str:
+    if receipt.idempotency_key is not None:
+        return position_key(receipt.idempotency_key, receipt.body_sha256, position)
+    return f"{receipt.batch_id}:{position}"
 
 
 def _loss(sent: SentBatch, principal: Principal, receipt: Receipt) -> Loss | None:

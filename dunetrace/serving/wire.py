@@ -15,13 +15,14 @@ import msgspec
 from msgspec import Meta
 
 from dunetrace.events import MAX_EVENT_TYPE_CHARS, MAX_NAME_CHARS, MAX_STEP_INDEX, TIMESTAMP_END, storable
+from dunetrace.serving import plain
 from dunetrace.serving.answers import RefusedError, invalid
 
 _Id = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
 
 
 class SentEvent(msgspec.Struct, gc=False):
-    """One well-formed event as it was sent; `payload` has not passed the privacy door."""
+    """One well-formed event as it was sent; a `payload` that is not `Plain` has not passed the privacy door."""
 
     event_type: Annotated[str, Meta(min_length=1, max_length=MAX_EVENT_TYPE_CHARS)]
     run_id: _Id
@@ -29,7 +30,7 @@ class SentEvent(msgspec.Struct, gc=False):
     agent_version: _Id
     step_index: Annotated[int, Meta(ge=0, le=MAX_STEP_INDEX)]
     timestamp: Annotated[float, Meta(ge=0, lt=TIMESTAMP_END)] | None = None
-    payload: dict[str, Any] | None = None
+    payload: plain.Payload | msgspec.Raw = None
     parent_run_id: Annotated[str, Meta(max_length=MAX_NAME_CHARS)] | None = None
     event_id: Annotated[str, Meta(max_length=MAX_NAME_CHARS)] | None = None
     conversation_id: Any = None
@@ -65,9 +66,13 @@ class SentBatch(NamedTuple):
     malformed: list[Malformed]
 
 
+class _StrictEvent(SentEvent, gc=False):
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+
+
 class _StrictBatch(msgspec.Struct, gc=False):
     agent_id: _Id
-    events: list[SentEvent]
+    events: list[_StrictEvent]
     api_key: str | None = None
     dropped_events: Annotated[int, Meta(ge=0, le=MAX_STEP_INDEX)] | None = None
 
@@ -80,15 +85,20 @@ def decode(body: bytes, max_events: int) -> SentBatch:
     """Raises RefusedError: 422 when the body is not a batch at all, 413 when it holds too many events."""
     if _NUL_ESCAPE not in body:
         try:
-            batch = _strict.decode(body)
+            return _strictly(body, max_events)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             pass
-        else:
-            _check_number(len(batch.events), max_events)
-            return SentBatch(
-                batch.api_key or "", batch.agent_id, batch.dropped_events or 0, list(enumerate(batch.events)), []
-            )
     return _tolerant(tolerant_json(body), max_events)
+
+
+def _strictly(body: bytes, max_events: int) -> SentBatch:
+    batch = _strict.decode(body)
+    _check_number(len(batch.events), max_events)
+    events: list[SentEvent] = [*batch.events]
+    not_plain: set[str] = set()
+    for event, strict in zip(events, batch.events, strict=True):
+        event.payload = plain.read(event.event_type, strict.payload, not_plain)
+    return SentBatch(batch.api_key or "", batch.agent_id, batch.dropped_events or 0, list(enumerate(events)), [])
 
 
 def tolerant_json(body: bytes) -> Any:

@@ -83,9 +83,12 @@ class Packer:
         timestamp: float,
         day: int,
         event_key: str,
-        payload: dict[str, Any],
+        payload: Any,
     ) -> None:
-        """One event of `run` (run_id, agent_id, agent_version, parent_run_id); `day` counts from 1970-01-01."""
+        """One event of `run` (run_id, agent_id, agent_version, parent_run_id); `day` counts from 1970-01-01.
+
+        `payload` is what encodes to a JSON object.
+        """
         known = self._runs.get(run)
         if known is None:
             known = self._runs[run] = self._begin(run, day)

@@ -21,7 +21,6 @@ from dunetrace.events import event_day
 from dunetrace.nursery import Context, HashKey
 from dunetrace.store.gateway import Gateway
 from dunetrace.store.packing import EventRow, day_of, pack
-from dunetrace.store.writes import events as event_writes
 
 NOWHERE = Path("/nonexistent")
 
@@ -69,7 +68,7 @@ class World:
 
     async def append(self, *rows: EventRow) -> int:
         """One unit of the writer's."""
-        return await self.gateway.unit(event_writes.append, pack(rows))
+        return await Writer()._append(self.gateway, pack(rows))
 
     async def judge(self, poller: Poller | None = None) -> None:
         """Passes until nothing is left."""

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 import pytest
 
 from dunetrace import events_page
-from dunetrace.events import EVENT_TYPES, INJECTION_KEYS, Kind, event_day, event_key, normalise_finish_reason, storable
+from dunetrace.events import (
+    EVENT_TYPES,
+    INJECTION_KEYS,
+    Kind,
+    event_day,
+    id_key,
+    normalise_finish_reason,
+    position_key,
+    storable,
+)
 from tests.shared import CHECKOUT
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
@@ -34,47 +42,26 @@ def test_storable_replaces_what_postgres_refuses() -> None:
     assert storable("plain") == "plain"
 
 
-def _key(event_id: str | None = None, timestamp: float | None = 1.5, **changed: Any) -> str:
-    return event_key(
-        event_id,
-        timestamp,
-        **{"idempotency_key": None, "body_sha256": b"s" * 32, "batch_id": "batch", "position": 3, **changed},
-    )
-
-
-def test_an_event_id_and_its_timestamp_are_the_identity_whatever_carried_them() -> None:
-    same = {
-        _key("e1"),
-        _key("e1", batch_id="other", position=9),
-        _key("e1", idempotency_key="k", body_sha256=b"t" * 32),
-    }
-    assert len(same) == 1
-    assert len(same | {_key("e2"), _key("e1", 1.25), _key("e1", None)}) == 4
-    assert len(same.pop()) == 32
+def test_an_event_id_and_its_timestamp_are_the_identity() -> None:
+    first = id_key("e1", 1.5)
+    assert first == id_key("e1", 1.5) == "3085ad7b0ce77af0c8a56c1cdd6c69c4"  # for good: it is stored
+    assert len({first, id_key("e2", 1.5), id_key("e1", 1.25), id_key("e1", None)}) == 4
 
 
 def test_whole_seconds_are_the_same_time_as_int_and_as_float() -> None:
-    assert _key("e1", 5) == _key("e1", 5.0)
+    assert id_key("e1", 5) == id_key("e1", 5.0)
 
 
 def test_under_an_idempotency_key_body_and_position_are_the_identity() -> None:
-    first = _key(idempotency_key="k")
-    assert first == _key(idempotency_key="k", batch_id="other")
-    others = {
-        _key(idempotency_key="l"),
-        _key(idempotency_key="k", position=4),
-        _key(idempotency_key="k", body_sha256=b"x"),
-    }
-    assert len(others | {first}) == 4
+    body = b"s" * 32
+    first = position_key("k", body, 3)
+    assert first == position_key("k", body, 3)
+    assert len({first, position_key("l", body, 3), position_key("k", body, 4), position_key("k", b"x", 3)}) == 4
 
 
 def test_parts_of_an_identity_do_not_run_together() -> None:
-    assert _key(idempotency_key="k:1", position=2) != _key(idempotency_key="k", position=12)
-    assert _key("a1", 2.0) != _key("a", 12.0)
-
-
-def test_without_either_the_position_in_the_batch_is_the_identity() -> None:
-    assert _key() == "batch:3"
+    assert position_key("k:1", b"", 2) != position_key("k", b"", 12)
+    assert id_key("a1", 2.0) != id_key("a", 12.0)
 
 
 @pytest.mark.parametrize(

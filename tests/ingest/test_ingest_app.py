@@ -14,6 +14,7 @@ import trio
 from dunetrace.batches import Batch
 from dunetrace.errors import QueueFullError, StoreUnavailableError
 from dunetrace.serving import ingest_app
+from dunetrace.serving.connection import EngineLimits
 from dunetrace.serving.ingest_app import IngestLimits
 from dunetrace.store.packing import unpack
 from tests.ingest.door_server import Door, event, key, open_door
@@ -239,10 +240,11 @@ async def _never(_batch: Batch) -> None:
 
 
 async def test_a_promise_that_is_never_kept_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_door() as door:
+    async with open_door(engine_limits=EngineLimits(sweep_s=0.02)) as door:
         monkeypatch.setattr(ingest_app, "PROMISE_TIMEOUT_S", 0.05)
         monkeypatch.setattr(door.promise, "keep", _never)
-        assert (await door.send(event())).status_code == 503
+        answer = await door.send(event())
+        assert (answer.status_code, answer.headers["retry-after"], answer.headers["connection"]) == (503, "1", "close")
 
 
 async def test_a_fault_of_ours_is_a_500_without_its_message(capfd: pytest.CaptureFixture[str]) -> None:

@@ -155,4 +155,4 @@ def test_both_decoders_agree(events: list[dict[str, Any]], ascii_only: bool) -> 
     assert whole.malformed == tolerant.malformed
     if tolerant.malformed:
         with pytest.raises(msgspec.MsgspecError):
-            wire._strict.decode(body)
+            wire._strictly(body, 100)

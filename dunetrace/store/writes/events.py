@@ -9,32 +9,66 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 
 from dunetrace.batches import Batch, bucket_of
-from dunetrace.store.gateway import UniqueViolationError
-from dunetrace.store.packing import COLUMNS, COPY_HEADER, COPY_TRAILER, EventRow, day_of
+from dunetrace.store.columns import columns
+from dunetrace.store.packing import COLUMNS, COPY_HEADER, COPY_TRAILER, EventRow
 
 if TYPE_CHECKING:
     from dunetrace.store.gateway import Connection
 
 COPY_PIECE_BYTES: Final = 256 << 10  # about what a socket takes at once
 _NAMES = ", ".join(COLUMNS)
-_TOUCH_COLUMNS = ("customer_id", "run_id", "bucket", "n", "first_day", "last_day", "received_at")
+_TOUCH = (
+    "INSERT INTO run_touches (bucket, customer_id, run_id, n, first_day, last_day, received_at) "
+    "SELECT bucket, customer_id, run_id, n, DATE 'epoch' + first_day, DATE 'epoch' + last_day, to_timestamp(received) "
+    "FROM unnest($1::smallint[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::float8[]) "
+    "AS news (bucket, customer_id, run_id, n, first_day, last_day, received)"
+)
 # One run's news: customer_id, run_id, n, first_day, last_day (days since 1970-01-01), received_at (Unix seconds).
 _News = tuple[str, str, int, int, int, float]
 
 
 async def append(conn: Connection, batches: Sequence[Batch]) -> int:
-    """Store events, touches and losses of `batches`; all of it or nothing. Returns the number of events that were new.
+    """Store events, touches and losses of `batches`; all of it or nothing. Returns the number of events.
 
-    An event whose key is stored already is left out, and its run gets no touch for it, so a batch may be appended any
-    number of times.
+    Raises UniqueViolationError when one of them is stored already: COPY knows no ON CONFLICT, but it is twice as fast,
+    and duplicates are rare. Then it is `append_new`'s turn, in a transaction of its own: a savepoint for it in each of
+    these would be paid for always.
     """
-    news = await _append_events(conn, batches)
-    touches = [
-        (customer_id, run_id, bucket_of(run_id), n, day_of(first), day_of(last), datetime.fromtimestamp(received, UTC))
-        for customer_id, run_id, n, first, last, received in _by_run(news)
+    await _copy(conn, "events", batches)
+    news = [
+        (batch.customer_id, touch.run_id, touch.events, touch.first_day, touch.last_day, batch.received_at)
+        for batch in batches
+        for touch in batch.touches
     ]
-    if touches:
-        await conn.copy_records_to_table("run_touches", records=touches, columns=_TOUCH_COLUMNS)
+    return await _note(conn, news, batches)
+
+
+async def append_new(conn: Connection, batches: Sequence[Batch]) -> int:
+    """The same for batches of which some may be stored already. Returns the number of events that were new.
+
+    An event whose key is stored is left out, and its run gets no touch for it, so a batch may be appended any number of
+    times.
+    """
+    await conn.execute(
+        f"CREATE TEMPORARY TABLE incoming_events ON COMMIT DROP AS SELECT {_NAMES} FROM events WITH NO DATA"  # noqa: S608
+    )
+    await _copy(conn, "incoming_events", batches)
+    # In key order, so that two hosts that resend the same events wait for each other instead of deadlocking.
+    new = await conn.fetch(
+        f"WITH new AS (INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM incoming_events "  # noqa: S608
+        "ORDER BY run_id, event_key ON CONFLICT DO NOTHING RETURNING customer_id, run_id, day, received_at) "
+        "SELECT customer_id, run_id, count(*), min(day) - DATE 'epoch', max(day) - DATE 'epoch', "
+        "extract(epoch FROM max(received_at))::float8 FROM new GROUP BY 1, 2"
+    )
+    return await _note(conn, [tuple(row) for row in new], batches)
+
+
+async def _note(conn: Connection, news: Sequence[_News], batches: Sequence[Batch]) -> int:
+    """The touches and losses that go with the events. Returns how many events that is."""
+    runs = _by_run(news)
+    if runs:
+        buckets = [bucket_of(run_id) for _, run_id, *_ in runs]
+        await conn.execute(_TOUCH, buckets, *columns(runs, 6))  # one wait less than COPY has
     losses = [
         (batch.customer_id, batch.loss.agent_id, batch.loss.loss_key, batch.loss.dropped,
          datetime.fromtimestamp(batch.received_at, UTC))
@@ -46,7 +80,7 @@ async def append(conn: Connection, batches: Sequence[Batch]) -> int:
             "VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
             losses,
         )
-    return sum(touch[3] for touch in touches)
+    return sum(n for _, _, n, *_ in runs)
 
 
 async def set_aside(conn: Connection, row: EventRow, error: str) -> None:
@@ -57,31 +91,6 @@ async def set_aside(conn: Connection, row: EventRow, error: str) -> None:
         row.customer_id.replace("\0", "\ufffd"), row.event_key.replace("\0", "\ufffd"), error,
         msgspec.json.encode(row._asdict()), row.received_at,
     )  # fmt: skip
-
-
-async def _append_events(conn: Connection, batches: Sequence[Batch]) -> list[_News]:
-    """COPY optimistically: it is twice as fast and duplicates are rare, but it knows no ON CONFLICT."""
-    try:
-        async with conn.transaction():
-            await _copy(conn, "events", batches)
-        return [
-            (batch.customer_id, touch.run_id, touch.events, touch.first_day, touch.last_day, batch.received_at)
-            for batch in batches
-            for touch in batch.touches
-        ]
-    except UniqueViolationError:
-        await conn.execute(
-            f"CREATE TEMPORARY TABLE incoming_events ON COMMIT DROP AS SELECT {_NAMES} FROM events WITH NO DATA"  # noqa: S608
-        )
-        await _copy(conn, "incoming_events", batches)
-        # In key order, so that two hosts that resend the same events wait for each other instead of deadlocking.
-        new = await conn.fetch(
-            f"WITH new AS (INSERT INTO events ({_NAMES}) SELECT {_NAMES} FROM incoming_events "  # noqa: S608
-            "ORDER BY run_id, event_key ON CONFLICT DO NOTHING RETURNING customer_id, run_id, day, received_at) "
-            "SELECT customer_id, run_id, count(*), min(day) - DATE 'epoch', max(day) - DATE 'epoch', "
-            "extract(epoch FROM max(received_at))::float8 FROM new GROUP BY 1, 2"
-        )
-        return [tuple(row) for row in new]
 
 
 async def _copy(conn: Connection, table: str, batches: Sequence[Batch]) -> None:
@@ -113,13 +122,13 @@ def _up_to(pieces: Iterator[bytes], size_bytes: int) -> Iterator[bytes]:
             return
 
 
-def _by_run(news: Iterable[_News]) -> Iterable[_News]:
+def _by_run(news: Iterable[_News]) -> Sequence[_News]:
     """One row a run: how many new events it has, and between which days."""
     runs: dict[tuple[str, str], _News] = {}
     for one in news:
         known = runs.get(one[:2])
         runs[one[:2]] = one if known is None else _together(known, one)
-    return runs.values()
+    return list(runs.values())
 
 
 def _together(a: _News, b: _News) -> _News:
