@@ -60,8 +60,16 @@ def test_message(delivery_id: UUID, secret: str | None, sent_at: float) -> Messa
     return _sealed("test", sample.alert(delivery_id, sent_at), secret, sent_at, sample.WORDS)
 
 
+def check_secret(setting: str, secret: str) -> None:
+    """SettingError, without the secret in it, when a ``whsec_`` secret is not base64."""
+    try:
+        signing_keys(secret)
+    except ValueError as error:
+        raise SettingError(f"{setting}: {error}") from None
+
+
 def signing_keys(secret: str) -> SigningKeys:
-    """SettingError when a ``whsec_`` secret is not base64."""
+    """ValueError when a ``whsec_`` secret is not base64."""
     raw = secret.encode()
     if not secret.startswith(_STANDARD_PREFIX):
         return SigningKeys(raw, raw)
@@ -71,7 +79,7 @@ def signing_keys(secret: str) -> SigningKeys:
     except (binascii.Error, ValueError):
         standard = b""
     if not standard:
-        raise SettingError("WEBHOOK_SECRET: what follows whsec_ must be base64; any other secret is taken as it is")
+        raise ValueError("what follows whsec_ must be base64; any other secret is taken as it is")
     return SigningKeys(raw, standard)
 
 

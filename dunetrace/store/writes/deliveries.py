@@ -26,7 +26,6 @@ class Claim(NamedTuple):
     """A delivery that is ours until `lease_until`; that time is also what proves it when the outcome is kept."""
 
     destination: str
-    customer_id: str
     alert: Alert
     standing: Standing
     lease_until: datetime
@@ -172,8 +171,7 @@ def _claimed(row: Any, circuit: destinations.Circuit | None) -> Claim:
     )
     return Claim(
         destination=row["destination"],
-        customer_id=row["customer_id"],
-        alert=Alert(row["id"], Kind(row["kind"]), signal, row["detected_at"]),
+        alert=Alert(row["id"], Kind(row["kind"]), signal, row["detected_at"], customer_id=row["customer_id"]),
         standing=Standing(
             round=row["round"],
             attempt=row["attempt"],
@@ -213,6 +211,6 @@ async def _mark_alerted(conn: Connection, claim: Claim) -> None:
         WHERE run_id = $1 AND customer_id = $2 AND failure_type = $3 AND NOT alerted
         """,
         claim.alert.signal.run_id,
-        claim.customer_id,
+        claim.alert.customer_id,
         claim.alert.signal.failure_type,
     )
