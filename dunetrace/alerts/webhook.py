@@ -61,15 +61,12 @@ def test_message(delivery_id: UUID, secret: str | None, sent_at: float) -> Messa
 
 
 def check_secret(setting: str, secret: str) -> None:
-    """SettingError, without the secret in it, when a ``whsec_`` secret is not base64."""
-    try:
-        signing_keys(secret)
-    except ValueError as error:
-        raise SettingError(f"{setting}: {error}") from None
+    """SettingError, which names the setting and not the secret, unless there are keys in it."""
+    signing_keys(secret, setting)
 
 
-def signing_keys(secret: str) -> SigningKeys:
-    """ValueError when a ``whsec_`` secret is not base64."""
+def signing_keys(secret: str, setting: str = "WEBHOOK_SECRET") -> SigningKeys:
+    """SettingError when a ``whsec_`` secret is not base64."""
     raw = secret.encode()
     if not secret.startswith(_STANDARD_PREFIX):
         return SigningKeys(raw, raw)
@@ -79,7 +76,7 @@ def signing_keys(secret: str) -> SigningKeys:
     except (binascii.Error, ValueError):
         standard = b""
     if not standard:
-        raise ValueError("what follows whsec_ must be base64; any other secret is taken as it is")
+        raise SettingError(f"{setting}: what follows whsec_ must be base64; any other secret is taken as it is")
     return SigningKeys(raw, standard)
 
 
