@@ -83,6 +83,7 @@ def test_a_secret_is_neither_shown_nor_quoted(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("default: [", "is not YAML at line"),
+        ("bot: {}\nbot: {}", "has the same key twice at line 2"),
         ("defalt: {}", "write `default`"),
         ("default: {tool_lop: {}}", "tool_loop"),
         ("default: {tool_loop: {threshold: 0}}", "tool_loop.threshold"),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from dunetrace.errors import SettingError
 from dunetrace.spelling import nearest
@@ -24,12 +25,13 @@ _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _WORDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
 
 
-class Entry(NamedTuple):
-    """What is `written`, and where; `variables` are what ``${NAME}`` may stand for."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is `written`, and where; `variables` are what ``${NAME}`` may stand for. Both may hold secrets."""
 
-    written: Mapping[Any, Any]
+    written: Mapping[Any, Any] = field(repr=False)
     where: str
-    variables: Mapping[str, str]
+    variables: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def of(cls, written: object, where: str, variables: Mapping[str, str]) -> Entry:

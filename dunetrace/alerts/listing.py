@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from dunetrace.alerts import pagerduty, webhook
@@ -15,7 +16,7 @@ from dunetrace.alerts.destinations import Destination, check_url
 from dunetrace.alerts.entry import Entry, fault, is_plain, shown, what_it_is
 from dunetrace.signals import Severity
 
-MOST_DESTINATIONS = 100  # each has an actor, its lanes and its share of every hint
+MOST_DESTINATIONS = 100  # so that a hint to all of them fits into one NOTIFY, which takes 8,000 bytes
 _NAME = re.compile(r"[a-z0-9-]{1,40}")
 _NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
@@ -76,7 +77,7 @@ def check(
         if name in names:
             raise entry.fault("name", f"`{name}` is the name of {names[name]} already; choose another")
         names[name] = f"destination {number}"
-        found.append(_destination(name, entry._replace(where=f"`{name}`"), window_s))
+        found.append(_destination(name, replace(entry, where=f"`{name}`"), window_s))
     return tuple(found)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dunetrace import config
 from dunetrace.alerts import FORMS, Destination, destinations_from, pagerduty
-from dunetrace.alerts.listing import KINDS, MOST_DESTINATIONS
+from dunetrace.alerts.listing import KINDS, MOST_DESTINATIONS, check
 from dunetrace.deliveries import Subscription
 from dunetrace.errors import SettingError
 from dunetrace.signals import Severity
@@ -229,3 +232,29 @@ PAGER = f"kind: pagerduty, routing_key: {ROUTING_KEY}"
 def test_what_is_wrong_with_a_destination(tmp_path: Path, entry: str, said: str) -> None:
     line = _refused(tmp_path, f"destinations: [{{name: ops, {entry}}}]")
     assert line.startswith(f"alerts.yml: `ops`: {said}"), line
+
+
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(
+    ["slack", "pagerduty", "HIGH", "15m", "${TOKEN}", "${", URL, ROUTING_KEY, "https://host/"]
+)  # fmt: skip
+_KEYS = st.sampled_from(
+    ["name", "kind", "url", "secret", "routing_key", "min_severity", "agents", "gather", "resolved"]
+)
+_DOCUMENTS = st.recursive(
+    _LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS | _LEAVES, inner, max_size=9)
+)
+
+
+@given(
+    _DOCUMENTS
+    | st.fixed_dictionaries({"destinations": _DOCUMENTS | st.lists(st.dictionaries(_KEYS, _LEAVES), min_size=1)})
+)
+def test_any_document_is_taken_or_refused_in_one_line_without_a_secret(document: object) -> None:
+    try:
+        made = check(document, VARIABLES, {}, 3600.0)
+    except SettingError as error:
+        said = str(error)
+    else:
+        said = repr([replace(destination, agents=()) for destination in made])
+    assert "\n" not in said
+    assert TOKEN not in said and ROUTING_KEY not in said
