@@ -241,3 +241,13 @@ async def test_an_odd_answer_is_an_answer(
         await actor.until_idle()
     assert (await ground.delivery())["state"] == "done"
     assert len(pager.requests) == 1 <= destination_module.LANES
+
+
+async def test_a_resolved_issue_closes_the_alert_its_first_signal_opened(ground: Ground, pager: Receiver) -> None:
+    destination = await _owe(ground, pager.url, "opened", "closed", agent_id="a/b")
+    await ground.rows("UPDATE deliveries SET kind = 'resolved' WHERE run_id = 'closed'")
+    async with courier(ground, destination) as actor:
+        await actor.until_idle()
+    events = {event["event_action"]: event for event in (pagerduty.accept(sent.body) for sent in pager.requests)}
+    assert events.keys() == {"trigger", "resolve"}
+    assert events["trigger"]["dedup_key"] == events["resolve"]["dedup_key"]
