@@ -74,4 +74,4 @@ def _came_back(outcome: Outcome) -> str:
 def _way_out(status: int) -> str | None:
     if 300 <= status < 400:
         return "it redirects, and redirects are not followed; set the address it leads to"
-    return _WAYS_OUT.get(HTTPStatus(status)) if status < 500 else _TRY_LATER
+    return _TRY_LATER if status >= 500 else _WAYS_OUT.get(status)

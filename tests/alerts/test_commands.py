@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dunetrace.alerts.trial import Tried
+from dunetrace.deliveries import outcome_of
 from tests import pagerduty as pagerduty_server
 from tests import slack as slack_server
 from tests.alerts.ground import Ground, courier, dispatcher_for, pagerduty, slack
@@ -83,6 +85,15 @@ def test_a_key_pagerduty_does_not_know_is_said_and_not_shown(
     assert done.returncode == 1
     assert "pager: failed, HTTP 400 (it did not like the request; is the key" in done.stdout
     assert ROUTING_KEY not in done.stdout + done.stderr and pager.path not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("status", [200, 202, 299, 301, 308, 399, 400, 404, 418, 429, 451, 499, 500, 503, 599])
+def test_every_status_is_said_and_a_wrong_one_with_its_way_out(status: int) -> None:
+    said = str(Tried(outcome_of(status), 0.123))
+    assert said.startswith("delivered, " if status < 300 else "failed, ") and said.endswith(", 0.12 s")
+    assert f"HTTP {status}" in said
+    assert ("redirects" in said) == (300 <= status < 400)
+    assert ("tried again" in said) == (status == 429 or status >= 500)
 
 
 def test_the_help_names_the_way_out(tmp_path: Path) -> None:
