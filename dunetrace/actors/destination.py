@@ -97,7 +97,7 @@ class DestinationActor:
         if isinstance(claimed, Idle):
             return Turn(wait_s=claimed.wait_s)
         signal = claimed.alert.signal
-        rate = await self._rates.of(ctx.gateway, claimed.alert.customer_id, signal)
+        rate = await self._rates.of(ctx.gateway, claimed.customer_id, signal)
         link = run_url(ctx.settings.dashboard_url, signal.run_id)
         outcome = await self._attempt(claimed.alert._replace(rate_context=rate, run_url=link), post)
         if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -30,6 +30,10 @@ class Claim(NamedTuple):
     standing: Standing
     lease_until: datetime
 
+    @property
+    def customer_id(self) -> str:
+        return self.alert.customer_id
+
 
 class Idle(NamedTuple):
     """Nothing may be attempted now; in `wait_s` something may (None: nothing is pending)."""
@@ -211,6 +215,6 @@ async def _mark_alerted(conn: Connection, claim: Claim) -> None:
         WHERE run_id = $1 AND customer_id = $2 AND failure_type = $3 AND NOT alerted
         """,
         claim.alert.signal.run_id,
-        claim.alert.customer_id,
+        claim.customer_id,
         claim.alert.signal.failure_type,
     )
