@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import platformdirs
-import yaml
 from dotenv import dotenv_values
 
+from dunetrace import documents
+from dunetrace.alerts import listing
+from dunetrace.alerts.destinations import FROM_SETTINGS, Destination
 from dunetrace.detectors import thresholds
 from dunetrace.errors import SettingError
 from dunetrace.signals import Severity
@@ -65,8 +67,10 @@ class Settings:
     auth_mode: str
     poll_interval_s: float
     alert_interval_s: float
+    alert_window_s: float
     stall_timeout_s: float
     detectors_path: Path | None
+    alerts_path: Path | None
     slack_webhook_url: str | None = field(repr=False)
     slack_min_severity: str
     webhook_url: str | None = field(repr=False)
@@ -87,12 +91,14 @@ class Settings:
     cors_origins: tuple[str, ...]
     log_level: str
     limits: thresholds.Limits = field(repr=False)
+    listed: tuple[Destination, ...] = field(repr=False)
 
 
 def load(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:
     """Read everything. Raises SettingError.
 
-    `environ` defaults to the process's, `directory` (where `.env` and detectors.yml may lie) to the working directory.
+    `environ` defaults to the process's, `directory`, where `.env`, detectors.yml and alerts.yml may lie, to the working
+    directory.
     """
     here = directory or Path.cwd()
     given = {**_dotenv(here / ".env"), **(os.environ if environ is None else environ)}
@@ -108,7 +114,11 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     if values["during_outage"] == "spool" and values["promise"] != "journal":
         raise SettingError("DUNETRACE_INGEST_DURING_OUTAGE: spool needs DUNETRACE_PROMISE=journal")
     values["auth_mode"] = _auth_mode(values["auth_mode"], binds)
-    values["limits"] = _limits(values["detectors_path"], here)
+    detectors = documents.read("DETECTORS_CONFIG", values["detectors_path"], here / "detectors.yml")
+    values["limits"] = thresholds.check(detectors)
+    alerts = documents.read("ALERTS_CONFIG", values["alerts_path"], here / "alerts.yml")
+    taken = {name: setting for name, setting in FROM_SETTINGS.items() if given.get(setting)}
+    values["listed"] = listing.check(alerts, given, taken, values["alert_window_s"])
     return Settings(**values)
 
 
@@ -218,10 +228,14 @@ SETTINGS: tuple[Setting, ...] = (
             "how often the poller looks by itself, in seconds"),
     Setting("DUNETRACE_ALERT_INTERVAL", "alert_interval_s", "10", _seconds(0.05, 3600),
             "how often the dispatcher looks by itself, in seconds"),
+    Setting("DUNETRACE_ALERT_WINDOW", "alert_window_s", "3600", _seconds(0, 7 * 86_400),
+            "how long repeats of a failure are gathered before people are told again, in seconds; 0 = not at all"),
     Setting("DUNETRACE_STALL_TIMEOUT", "stall_timeout_s", "90", _seconds(0.1, 7 * 86_400),
             "a run silent for this long is judged as stalled, in seconds"),
     Setting("DETECTORS_CONFIG", "detectors_path", None, _path,
             "thresholds. Unset: `detectors.yml` in the working directory, if there"),
+    Setting("ALERTS_CONFIG", "alerts_path", None, _path,
+            "more destinations of alerts. Unset: `alerts.yml` in the working directory, if there"),
     Setting("SLACK_WEBHOOK_URL", "slack_webhook_url", None, _http_url, "Slack's incoming webhook"),
     Setting("SLACK_MIN_SEVERITY", "slack_min_severity", "HIGH", _one_of(*Severity),
             "least severe signal that Slack is told"),
@@ -255,9 +269,7 @@ SETTINGS: tuple[Setting, ...] = (
 )  # fmt: skip
 
 # Asked for, they would be silently without effect: what they switch on is not in this version.
-_LATER = (
-    "ALERTS_CONFIG", "DATABASE_READ_URL", "DUNETRACE_PGBOUNCER", "DUNETRACE_RETENTION_DAYS",
-)  # fmt: skip
+_LATER = ("DATABASE_READ_URL", "DUNETRACE_PGBOUNCER", "DUNETRACE_RETENTION_DAYS")
 
 
 def _refuse_later(given: Mapping[str, str]) -> None:
@@ -284,22 +296,5 @@ def _dotenv(path: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _limits(path: Path | None, here: Path) -> thresholds.Limits:
-    found = path or here / "detectors.yml"
-    if path is None and not found.exists():
-        return thresholds.DEFAULT
-    try:
-        document = yaml.safe_load(found.read_text("utf-8"))
-    except OSError as error:
-        raise SettingError(f"DETECTORS_CONFIG: {found} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise SettingError(f"DETECTORS_CONFIG: {found} is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark is not None else ""
-        raise SettingError(f"DETECTORS_CONFIG: {found} is not YAML{line}") from None
-    return thresholds.check(document)
-
-
-if {setting.field for setting in SETTINGS} | {"limits"} != {entry.name for entry in fields(Settings)}:
+if {setting.field for setting in SETTINGS} | {"limits", "listed"} != {entry.name for entry in fields(Settings)}:
     raise AssertionError("SETTINGS and Settings name different fields")

@@ -12,6 +12,7 @@ import json
 import math
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid5
 
@@ -31,6 +32,7 @@ RETRY_AFTER_CAP_S = 24 * 3600.0  # a delivery lives 72 h: a receiver's odd date 
 
 _RETRYABLE_4XX = (408, 429)
 _DELIVERY_IDS = UUID("6f0c7d0a-3a55-5d7f-9a70-0d6f2f0f8d11")
+_THREAD_IDS = UUID("f1b9c1f6-5d0e-4b6e-9d0b-3c1c5b9b8e52")
 
 
 class Kind(StrEnum):
@@ -60,11 +62,23 @@ class Verdict(StrEnum):
 
 
 class Subscription(NamedTuple):
-    """What a destination wants to be told: signals of at least `min_severity`."""
+    """What a destination wants to be told: signals of at least `min_severity`, of agents that match one of `agents`.
+
+    `agents` are shell patterns, none of them means all agents. Repeats are gathered for `gather_s` (0: each signal is
+    told at once); `resolved` is whether it is told when an issue it was told of is resolved.
+    """
 
     destination: str
     kind: str
     min_severity: Severity
+    agents: tuple[str, ...] = ()
+    gather_s: float = 0.0
+    resolved: bool = True
+
+    def wants(self, agent_id: str, severity: Severity) -> bool:
+        """Whether it is told of a signal of this agent that is this severe."""
+        listed = not self.agents or any(fnmatchcase(agent_id, pattern) for pattern in self.agents)
+        return listed and severity.rank >= self.min_severity.rank
 
 
 class Alert(NamedTuple):
@@ -79,6 +93,7 @@ class Alert(NamedTuple):
     detected_at: float
     rate_context: RateContext | None = None
     run_url: str | None = None
+    customer_id: str = "default"
 
 
 class Outcome(NamedTuple):
@@ -123,6 +138,11 @@ def delivery_id(
 ) -> UUID:
     """The identity of a delivery: the same for every attempt, whoever makes it."""
     return uuid5(_DELIVERY_IDS, json.dumps([customer_id, run_id, failure_type, destination, kind, seq]))
+
+
+def thread_id(customer_id: str, agent_id: str, failure_type: str) -> UUID:
+    """The identity of all that is told of one failure of one agent, for destinations that keep it together."""
+    return uuid5(_THREAD_IDS, json.dumps([customer_id, agent_id, failure_type]))
 
 
 def outcome_of(status: int, retry_after_s: float = 0.0) -> Outcome:

@@ -58,7 +58,7 @@ LOG_EVENTS: Mapping[str, str] = {
     "digest.sent": "a destination took the weekly digest",
     "digest.failed": "the weekly digest was not taken; it is tried again",
     "digest.refused": "a destination refused the weekly digest for good; the next one is tried again",
-    "destination.unsigned": "the webhook has no secret, so its requests are not signed",
+    "destination.unsigned": "a webhook has no secret, so its requests are not signed",
     "destination.internal_address": "a destination resolves to an internal address and is refused",
     "ingest.failed": "a request raised; it was answered 500",
     "api.failed": "a request raised; it was answered 500",

@@ -7,6 +7,7 @@
         received = receiver.wait_for(1)      # blocks; from trio: await trio.to_thread.run_sync(receiver.wait_for, 1)
 
 `Receiver(slack=True)` plays Slack: it answers in plain words, and `invalid_payload` to what Slack would not take.
+`Receiver(pagerduty=True)` plays PagerDuty's Events API: 202 to an event, 400 to what it would not take.
 Every request is recorded with its arrival time before it is answered, however badly that answer goes.
 """
 
@@ -20,14 +21,14 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, cast
 
-from tests import slack
+from tests import pagerduty, slack
 
 
 class Mode(StrEnum):
@@ -66,14 +67,37 @@ _STATUS = {
     Mode.REDIRECT: 302,
 }
 
-_SLACK_WORDS = {
-    Mode.BAD_REQUEST: b"invalid_payload",
-    Mode.FORBIDDEN: b"action_prohibited",
-    Mode.NOT_FOUND: b"no_service",
-    Mode.GONE: b"channel_is_archived",
-    Mode.RATE_LIMITED: b"rate_limited",
-    Mode.ERROR: b"rollup_error",
-}
+
+@dataclass(frozen=True)
+class Service:
+    """A service a receiver plays: what it takes (`accept` raises AssertionError), its status for that, its words."""
+
+    accept: Callable[[bytes], object]
+    ok: int
+    words: Mapping[Mode, bytes]
+
+
+_PLAIN = Service(lambda _body: None, 200, dict.fromkeys(Mode, b'{"received":true}'))
+_SLACK = Service(
+    slack.accept,
+    200,
+    {
+        Mode.BAD_REQUEST: b"invalid_payload",
+        Mode.FORBIDDEN: b"action_prohibited",
+        Mode.NOT_FOUND: b"no_service",
+        Mode.GONE: b"channel_is_archived",
+        Mode.RATE_LIMITED: b"rate_limited",
+        Mode.ERROR: b"rollup_error",
+    },
+)
+_PAGERDUTY = Service(
+    pagerduty.accept,
+    202,
+    {
+        Mode.OK: b'{"status":"success","message":"Event processed","dedup_key":"key"}',
+        Mode.BAD_REQUEST: b'{"status":"invalid event","message":"Event object is invalid","errors":["Length of ..."]}',
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +120,9 @@ class Received:
 class Receiver:
     """See the module. `tls` makes it an HTTPS server."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, slack: bool = False) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, slack: bool = False, pagerduty: bool = False) -> None:
         self.mode = Mode.OK
-        self.slack = slack
+        self.service = _SLACK if slack else _PAGERDUTY if pagerduty else _PLAIN
         self.choose: Callable[[bytes], Mode | None] = lambda _body: None
         # Not guessable: a stray client of another test, whose port this one got, is answered 404 and not recorded.
         self.path = f"/hook-{secrets.token_hex(8)}"
@@ -149,11 +173,18 @@ class Receiver:
         """Called by the handler: keeps a request and says how to answer it."""
         with self._changed:
             mode = self.choose(body) or (self._script.popleft() if self._script else self.mode)
-            if self.slack and mode in {Mode.OK, Mode.SLOW} and not _slack_takes(body):
+            if mode in {Mode.OK, Mode.SLOW} and not self._takes(body):
                 mode = Mode.BAD_REQUEST
             self._received.append(Received(path, headers, body, time.time(), time.monotonic(), mode))
             self._changed.notify_all()
         return mode
+
+    def _takes(self, body: bytes) -> bool:
+        try:
+            self.service.accept(body)
+        except AssertionError:
+            return False
+        return True
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -188,14 +219,6 @@ class Receiver:
             self._server.cut_connections()
             self._server.server_close()
             self._thread.join()
-
-
-def _slack_takes(body: bytes) -> bool:
-    try:
-        slack.accept(body)
-    except slack.NotAcceptedError:
-        return False
-    return True
 
 
 class _Server(ThreadingHTTPServer):
@@ -256,8 +279,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_POST()
 
     def _answer(self, mode: Mode, receiver: Receiver) -> None:
-        body = _SLACK_WORDS.get(mode, b"ok") if receiver.slack else b'{"received":true}'
-        self.send_response(_STATUS[mode])
+        body = receiver.service.words.get(mode, b"ok")
+        self.send_response(receiver.service.ok if _STATUS[mode] == 200 else _STATUS[mode])
         if mode in {Mode.RATE_LIMITED, Mode.UNAVAILABLE}:
             self.send_header("Retry-After", receiver.retry_after)
         if mode is Mode.REDIRECT:

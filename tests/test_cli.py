@@ -51,6 +51,12 @@ def test_a_bad_detectors_file(tmp_path: Path) -> None:
     assert "threshold" in one_line(dunetrace(tmp_path))
 
 
+def test_a_bad_alerts_file(tmp_path: Path) -> None:
+    (tmp_path / "alerts.yml").write_text("destinations: [{name: ops, kind: slack, url: '${SLACK_URL}'}]")
+    said = one_line(dunetrace(tmp_path))
+    assert said.startswith("dunetrace: alerts.yml: `ops`: url: ${SLACK_URL} is not set")
+
+
 def test_a_data_directory_that_cannot_be_written(tmp_path: Path) -> None:
     said = one_line(dunetrace(tmp_path, DUNETRACE_DATA_DIR="/proc/self/nowhere"))
     assert said.startswith("dunetrace: DUNETRACE_DATA_DIR: /proc/self/nowhere cannot be written")

@@ -55,7 +55,6 @@ def test_a_public_bind_means_prod(tmp_path: Path) -> None:
         ("DIGEST_DAY", "7"),
         ("DIGEST_DAY", "monday"),
         ("DIGEST_HOUR", "24"),
-        ("ALERTS_CONFIG", "alerts.yml"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_setting(name: str, value: str, tmp_path: Path) -> None:
@@ -84,6 +83,7 @@ def test_a_secret_is_neither_shown_nor_quoted(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("default: [", "is not YAML at line"),
+        ("bot: {}\nbot: {}", "has the same key twice at line 2"),
         ("defalt: {}", "write `default`"),
         ("default: {tool_lop: {}}", "tool_loop"),
         ("default: {tool_loop: {threshold: 0}}", "tool_loop.threshold"),

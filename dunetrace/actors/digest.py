@@ -42,12 +42,12 @@ class Pass(NamedTuple):
 
 
 class Digest:
-    """One a process. Destinations without a form for a digest get none."""
+    """One a process. Destinations that want no digest, or have no form for one, get none."""
 
     name = "digest"
 
     def __init__(self, destinations: Sequence[Destination], *, rng: random.Random | None = None) -> None:
-        self._forms = [(d, form) for d in destinations if (form := FORMS[d.kind].digest) is not None]
+        self._forms = [(d, form) for d in destinations if d.digest and (form := FORMS[d.kind].digest) is not None]
         self._rng = rng or random.Random()
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:

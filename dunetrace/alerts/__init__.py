@@ -1,6 +1,6 @@
 """How an alert looks to each kind of destination, and how it gets there.
 
-A new kind of destination is a `Form` in `FORMS` and a `Destination` from its settings, never a branch elsewhere.
+A new kind of destination is a `Form` in `FORMS` and an entry in `listing.KINDS`, never a branch elsewhere.
 Used by the dispatcher, the destination actors, the weekly digest and the command line.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from dunetrace.alerts import digest, slack, webhook
+from dunetrace.alerts import digest, pagerduty, slack, webhook
 from dunetrace.alerts.destinations import Destination, destinations_from
 from dunetrace.alerts.webhook import Message
 
@@ -34,6 +34,7 @@ class Form(NamedTuple):
 FORMS: Mapping[str, Form] = {
     "webhook": Form(webhook.message, webhook.test_message),
     "slack": Form(slack.message, slack.test_message, digest.message),
+    "pagerduty": Form(pagerduty.message, pagerduty.test_message),
 }
 
 __all__ = ["FORMS", "Destination", "Form", "Message", "destinations_from"]

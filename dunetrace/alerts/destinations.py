@@ -1,18 +1,24 @@
-"""Where alerts go, as the settings name it. Read once at the start by the supervisor."""
+"""Where alerts go: the destinations the settings make, and those alerts.yml lists.
+
+Put together once at the start by the supervisor, and by the commands that try destinations.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import httpx
 
-from dunetrace.alerts.webhook import signing_keys
+from dunetrace.alerts.webhook import check_secret
 from dunetrace.deliveries import Subscription
 from dunetrace.errors import SettingError
 from dunetrace.signals import Severity
 from dunetrace.telemetry import log
+
+FROM_SETTINGS: Mapping[str, str] = {"webhook": "WEBHOOK_URL", "slack": "SLACK_WEBHOOK_URL"}
+"""The names of the destinations that a setting makes, and that setting."""
 
 
 class AlertSettings(Protocol):
@@ -26,6 +32,10 @@ class AlertSettings(Protocol):
     def webhook_url(self) -> str | None: ...
     @property
     def webhook_secret(self) -> str | None: ...
+    @property
+    def alert_window_s(self) -> float: ...
+    @property
+    def listed(self) -> Sequence[Destination]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +47,24 @@ class Destination:
     url: str = field(repr=False)
     secret: str | None = field(default=None, repr=False)
     min_severity: Severity = Severity.LOW
+    agents: tuple[str, ...] = ()
+    gather_s: float = 0.0
+    resolved: bool = True
+    digest: bool = True  # wants the weekly digest, where its kind has a form for it
 
     @property
     def subscription(self) -> Subscription:
         """What the dispatcher needs to know of it."""
-        return Subscription(self.name, self.kind, self.min_severity)
+        return Subscription(self.name, self.kind, self.min_severity, self.agents, self.gather_s, self.resolved)
 
 
 def destinations_from(settings: AlertSettings) -> tuple[Destination, ...]:
     """The destinations that are configured. SettingError when an address or a secret cannot be used."""
-    return (*_webhook(settings), *_slack(settings))
+    found = (*_webhook(settings), *_slack(settings), *settings.listed)
+    for destination in found:
+        if destination.kind == "webhook" and destination.secret is None:
+            log.warning("destination.unsigned", destination=destination.name)
+    return found
 
 
 def _webhook(settings: AlertSettings) -> Iterator[Destination]:
@@ -54,9 +72,7 @@ def _webhook(settings: AlertSettings) -> Iterator[Destination]:
         return
     check_url("WEBHOOK_URL", settings.webhook_url)
     if settings.webhook_secret:
-        signing_keys(settings.webhook_secret)
-    else:
-        log.warning("destination.unsigned", destination="webhook", setting="WEBHOOK_SECRET")
+        check_secret("WEBHOOK_SECRET", settings.webhook_secret)
     yield Destination("webhook", "webhook", settings.webhook_url, settings.webhook_secret or None)
 
 
@@ -69,6 +85,7 @@ def _slack(settings: AlertSettings) -> Iterator[Destination]:
         "slack",
         settings.slack_webhook_url,
         min_severity=Severity(settings.slack_min_severity),
+        gather_s=settings.alert_window_s,
     )
 
 

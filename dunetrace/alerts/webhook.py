@@ -60,7 +60,12 @@ def test_message(delivery_id: UUID, secret: str | None, sent_at: float) -> Messa
     return _sealed("test", sample.alert(delivery_id, sent_at), secret, sent_at, sample.WORDS)
 
 
-def signing_keys(secret: str) -> SigningKeys:
+def check_secret(setting: str, secret: str) -> None:
+    """SettingError, which names the setting and not the secret, unless there are keys in it."""
+    signing_keys(secret, setting)
+
+
+def signing_keys(secret: str, setting: str = "WEBHOOK_SECRET") -> SigningKeys:
     """SettingError when a ``whsec_`` secret is not base64."""
     raw = secret.encode()
     if not secret.startswith(_STANDARD_PREFIX):
@@ -71,7 +76,7 @@ def signing_keys(secret: str) -> SigningKeys:
     except (binascii.Error, ValueError):
         standard = b""
     if not standard:
-        raise SettingError("WEBHOOK_SECRET: what follows whsec_ must be base64; any other secret is taken as it is")
+        raise SettingError(f"{setting}: what follows whsec_ must be base64; any other secret is taken as it is")
     return SigningKeys(raw, standard)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from dunetrace.detectors.declaration import Bounds, Detector, Thresholds
 from dunetrace.detectors.registry import BY_NAME
 from dunetrace.errors import SettingError
+from dunetrace.spelling import edits, nearest
 
 _FLAGS: dict[str, bool] = {"enabled": True, "shadow": False}
 
@@ -119,9 +120,9 @@ def _check_value(value: object, bounds: Bounds, place: str, *, whole: bool) -> N
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingError(f"detectors.yml: {place}: {value} is not {wanted}; {limits}")
     if not bounds.low <= value <= bounds.high:
-        nearest = bounds.low if value < bounds.low else bounds.high
+        bound = bounds.low if value < bounds.low else bounds.high
         raise SettingError(
-            f"detectors.yml: {place}: {_shown(value)} is out of bounds; {limits}, the nearest is {nearest:g}"
+            f"detectors.yml: {place}: {_shown(value)} is out of bounds; {limits}, the nearest is {bound:g}"
         )
 
 
@@ -135,28 +136,13 @@ def _mapping(value: object, place: str, of: str) -> Mapping[Any, Any]:
 
 
 def _unknown(what: str, name: object, known: Iterable[str]) -> str:
-    nearest = min(known, key=lambda candidate: edits(str(name)[:64], candidate))
-    return f"unknown {what} {_shown(name)}; did you mean `{nearest}`? Known: {', '.join(known)}"
+    return f"unknown {what} {_shown(name)}; did you mean `{nearest(name, known)}`? Known: {', '.join(known)}"
 
 
 def _shown(value: object) -> str:
     """A value from the file, quoted and on one line, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def edits(first: str, second: str) -> int:
-    """How many letters must be added, dropped, changed or swapped with their neighbour to make one of the other."""
-    rows = [list(range(len(second) + 1))]
-    for i, letter in enumerate(first, start=1):
-        row = [i]
-        for j, other in enumerate(second, start=1):
-            cost = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (letter != other))
-            if i > 1 and j > 1 and letter == second[j - 2] and first[i - 2] == other:
-                cost = min(cost, rows[-2][j - 2] + 1)
-            row.append(cost)
-        rows = [rows[-1], row]
-    return rows[-1][-1]
 
 
 DEFAULT = check({})

@@ -16,13 +16,13 @@ _MISSING = "n/a"
 UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # control, format (such as RTL marks), unassigned
 
 
-def shown_name(name: object) -> str:
-    """A name as a person may see it: one line, no unseen characters, no backticks, at most MAX_SHOWN_CHARS."""
-    head = str(name)[: MAX_SHOWN_CHARS * 4]
+def shown_name(name: object, limit: int = MAX_SHOWN_CHARS) -> str:
+    """A name as a person may see it: one line, no unseen characters, no backticks, at most `limit` characters."""
+    head = str(name)[: limit * 4]
     seen = "".join(" " if unicodedata.category(c) in UNSEEN else c for c in head.replace("`", "'"))
     text = " ".join(seen.split())
-    shortened = len(text) > MAX_SHOWN_CHARS or len(head) < len(str(name))
-    return f"{text[: MAX_SHOWN_CHARS - 1]}…" if shortened else text or "(no name)"
+    shortened = len(text) > limit or len(head) < len(str(name))
+    return f"{text[: limit - 1]}…" if shortened else text or "(no name)"
 
 
 def fill(template: str, evidence: Mapping[str, Any]) -> str:

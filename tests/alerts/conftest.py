@@ -28,3 +28,9 @@ def receiver() -> Iterator[Receiver]:
 def slack_receiver() -> Iterator[Receiver]:
     with Receiver(slack=True) as running:
         yield running
+
+
+@pytest.fixture
+def pager() -> Iterator[Receiver]:
+    with Receiver(pagerduty=True) as running:
+        yield running

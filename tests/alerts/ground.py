@@ -17,6 +17,7 @@ from dunetrace.alerts import Destination
 from dunetrace.alerts.post import Post, open_post
 from dunetrace.signals import Severity
 from dunetrace.store.gateway import Connection, Gateway
+from tests.pagerduty import ROUTING_KEY
 
 SECRET = "a secret between the two"
 PAGE = "https://page.example"
@@ -80,6 +81,11 @@ def webhook(url: str, **others: Any) -> Destination:
 def slack(url: str) -> Destination:
     """The destination `SLACK_WEBHOOK_URL` makes."""
     return Destination("slack", "slack", url, min_severity=Severity.HIGH)
+
+
+def pagerduty(url: str, **others: Any) -> Destination:
+    """A PagerDuty destination as alerts.yml makes it."""
+    return Destination("pager", "pagerduty", url, **{"secret": ROUTING_KEY, "min_severity": Severity.HIGH, **others})
 
 
 def dispatcher_for(*destinations: Destination) -> Dispatcher:

@@ -20,12 +20,15 @@ from dunetrace.deliveries import (
     Outcome,
     Standing,
     State,
+    Subscription,
     Verdict,
     after,
     delivery_id,
     outcome_of,
     retry_after_s,
+    thread_id,
 )
+from dunetrace.signals import Severity
 
 FAILED = Outcome(Verdict.FAILED, error="ConnectError")
 HOUR_S = 3600.0
@@ -185,3 +188,33 @@ def test_a_delivery_keeps_its_identity_and_shares_it_with_no_other() -> None:
         delivery_id(*key, seq=1),
     ]
     assert len({delivery_id(*key), *others}) == 6
+
+
+@pytest.mark.parametrize(
+    ("agents", "agent_id", "wanted"),
+    [
+        ((), "anything", True),
+        (("checkout",), "checkout", True),
+        (("checkout",), "Checkout", False),
+        (("checkout",), "checkout-eu", False),
+        (("checkout-*", "support"), "support", True),
+        (("checkout-*",), "checkout-", True),
+        (("[ab]?",), "b1", True),
+        (("*",), "a/b\nc", True),
+        (("a[", "x"), "a[", True),
+    ],
+)
+def test_agents_are_chosen_by_shell_patterns(agents: tuple[str, ...], agent_id: str, wanted: bool) -> None:
+    subscription = Subscription("ops", "slack", Severity.MEDIUM, agents)
+    assert subscription.wants(agent_id, Severity.MEDIUM) is wanted
+    assert subscription.wants(agent_id, Severity.CRITICAL) is wanted
+    assert not subscription.wants(agent_id, Severity.LOW)
+
+
+def test_a_thread_has_one_identity() -> None:
+    threads = {
+        thread_id(*of)
+        for of in [("c", "a", "TOOL_LOOP"), ("c", "b", "TOOL_LOOP"), ("d", "a", "TOOL_LOOP"), ("c", "a", "SLOW_STEP"),
+                   ("ca", "", "TOOL_LOOP"), ("c", "a", "TOOL_LOOP")]
+    }  # fmt: skip
+    assert len(threads) == 5

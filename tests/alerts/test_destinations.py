@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 from structlog.testing import capture_logs
 
-from dunetrace.alerts import FORMS, destinations_from
+from dunetrace.alerts import FORMS, Destination, destinations_from
 from dunetrace.errors import SettingError
 from dunetrace.signals import Severity
 
@@ -22,6 +22,8 @@ class Given:
     webhook_secret: str | None = None
     slack_webhook_url: str | None = None
     slack_min_severity: str = "HIGH"
+    alert_window_s: float = 3600.0
+    listed: tuple[Destination, ...] = ()
 
 
 def test_nothing_configured_is_nothing_to_do() -> None:

@@ -24,7 +24,7 @@ from dunetrace.store.reads.scope import Scope
 from dunetrace.store.writes import digest as writes
 from dunetrace.weekly import WEEK, AgentCount, Pattern, Schedule, Span, TypeCount, Week
 from tests import slack as slack_server
-from tests.alerts.ground import Ground, ground_on, slack, webhook
+from tests.alerts.ground import Ground, ground_on, pagerduty, slack, webhook
 from tests.alerts.test_slack import HOSTILE
 from tests.receiver import Mode, Receiver
 
@@ -81,6 +81,18 @@ async def test_it_is_sent_once_a_week_and_recorded(ground: Ground, slack_receive
     assert len(slack_receiver.requests) == 2
     for request in slack_receiver.requests:
         slack_server.assert_only_says_what_it_says(slack_server.accept(request.body))
+
+
+async def test_each_slack_destination_that_wants_it_gets_its_own(
+    ground: Ground, receiver: Receiver, slack_receiver: Receiver, pager: Receiver
+) -> None:
+    first = slack(slack_receiver.url)
+    second, without = replace(first, name="second"), replace(first, name="without", digest=False)
+    everybody = first, second, without, webhook(receiver.url), pagerduty(pager.url)
+    assert (await one_pass(ground, *everybody)).attempted == {}
+    await a_week_later(ground)
+    assert (await one_pass(ground, *everybody)).attempted == {"slack": State.DONE, "second": State.DONE}
+    assert len(slack_receiver.requests) == 2 and not receiver.requests and not pager.requests
 
 
 async def test_several_processes_send_one(ground: Ground, database: str, slack_receiver: Receiver) -> None:

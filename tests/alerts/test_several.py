@@ -1,7 +1,8 @@
-"""Slack and the webhook side by side: each has its own deliveries, circuit and pace, and neither harms the other."""
+"""Destinations side by side: each has its own deliveries, circuit and pace, and none harms another."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,8 +12,10 @@ from structlog.testing import capture_logs
 from dunetrace.actors import destination as destination_module
 from dunetrace.actors.destination import DestinationActor
 from dunetrace.alerts import Destination
+from dunetrace.signals import Severity
+from tests import pagerduty as pagerduty_server
 from tests import slack as slack_server
-from tests.alerts.ground import PAGE, Ground, courier, dispatcher_for, slack, webhook
+from tests.alerts.ground import PAGE, Ground, courier, dispatcher_for, pagerduty, slack, webhook
 from tests.receiver import Mode, Receiver
 
 
@@ -169,3 +172,61 @@ async def test_a_receiver_that_asks_for_a_pause_is_told_slowly_from_then_on(
     assert pauses[2] >= 1.0
     assert min(pauses[3:]) >= destination_module.PACE_S > min(pauses[:2])
     assert {row["state"] for row in await ground.deliveries()} == {"done"}
+
+
+async def test_agents_and_severities_choose_who_is_told(
+    ground: Ground, receiver: Receiver, slack_receiver: Receiver, pager: Receiver
+) -> None:
+    everything = webhook(receiver.url)
+    checkout = replace(slack(slack_receiver.url), name="checkout", agents=("checkout", "checkout-*"))
+    critical = pagerduty(pager.url, min_severity=Severity.CRITICAL, agents=("*-eu", "[bc]*"))
+    all_three = everything, checkout, critical
+    dispatcher = dispatcher_for(*all_three)
+    found = [("checkout", "HIGH"), ("checkout-eu", "CRITICAL"), ("Checkout", "HIGH"), ("support-eu", "CRITICAL"),
+             ("checkout", "MEDIUM"), ("billing", "HIGH")]  # fmt: skip
+    for agent_id, severity in found:
+        await ground.add_signal(f"{agent_id} {severity}", agent_id=agent_id, severity=severity)
+    assert (await dispatcher.run_once(ground.ctx)).told == {"webhook", "checkout", "pager"}
+    for destination in all_three:
+        async with courier(ground, destination) as actor:
+            await actor.until_idle()
+    told: dict[str, set[str]] = {}
+    for row in await ground.deliveries():
+        assert row["state"] == "done"
+        told.setdefault(row["destination"], set()).add(row["run_id"])
+    assert told == {
+        "webhook": {f"{agent_id} {severity}" for agent_id, severity in found},
+        "checkout": {"checkout HIGH", "checkout-eu CRITICAL"},
+        "pager": {"checkout-eu CRITICAL", "support-eu CRITICAL"},
+    }
+    sources = {pagerduty_server.accept(request.body)["payload"]["source"] for request in pager.requests}
+    assert sources == {"checkout-eu", "support-eu"}
+
+
+async def test_a_destination_that_is_taken_off_the_list_keeps_what_it_is_owed(
+    ground: Ground, receiver: Receiver, pager: Receiver
+) -> None:
+    paged = pagerduty(pager.url)
+    await _owe(ground, webhook(receiver.url), paged)
+    await _owe(ground, webhook(receiver.url), run_id="while it is off the list")  # a start without it
+    async with courier(ground, webhook(receiver.url)) as actor:
+        await actor.until_idle()
+    assert not pager.requests
+    await _owe(ground, webhook(receiver.url), paged, run_id="once it is back")
+    async with courier(ground, paged) as actor:
+        await actor.until_idle()
+    told = [pagerduty_server.accept(request.body)["payload"]["custom_details"]["run_id"] for request in pager.requests]
+    assert told == ["run", "once it is back"]
+
+
+async def test_a_destination_of_another_kind_keeps_its_names_history(
+    ground: Ground, receiver: Receiver, pager: Receiver
+) -> None:
+    hook = replace(webhook(receiver.url), name="ops")
+    await _owe(ground, hook)
+    paged = replace(pagerduty(pager.url), name="ops")
+    await _owe(ground, paged, run_id="two")
+    since = await ground.rows("SELECT count(*) AS n FROM destinations")
+    async with courier(ground, paged) as actor:
+        await actor.until_idle()
+    assert since == [{"n": 1}] and len(pager.requests) == 2 and not receiver.requests

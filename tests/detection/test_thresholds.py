@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dunetrace.detectors.thresholds import DEFAULT, check, edits
+from dunetrace.detectors.thresholds import DEFAULT, check
 from dunetrace.detectors.tool_loop import ToolLoopThresholds
 from dunetrace.errors import SettingError
 
@@ -131,16 +131,3 @@ def test_an_agent_may_bear_a_detectors_name() -> None:
 
 def test_an_agent_two_letters_from_default_is_an_agent() -> None:
     assert check({"defunct": {}}).agents == ("defunct",)
-
-
-def test_edits_count_additions_drops_changes_and_swaps() -> None:
-    pairs = [
-        ("", "abc"),
-        ("abc", "abc"),
-        ("acb", "abc"),
-        ("ab", "abc"),
-        ("abcd", "abc"),
-        ("axc", "abc"),
-        ("xyz", "abc"),
-    ]
-    assert [edits(*pair) for pair in pairs] == [3, 0, 1, 1, 1, 1, 3]

@@ -6,10 +6,13 @@ import re
 import tomllib
 from pathlib import Path
 
+import yaml
+
+from dunetrace.alerts import listing
 from dunetrace.config import SETTINGS
 from dunetrace.store import migrations
 from dunetrace.telemetry import LOG_EVENTS
-from tests.docs.pages import named, prose, table_rows
+from tests.docs.pages import code_blocks, named, prose, table_rows
 from tests.shared import CHECKOUT
 
 DOCS = CHECKOUT / "docs"
@@ -28,6 +31,16 @@ def test_every_setting_stands_in_the_table_with_its_default() -> None:
             assert default == DATA_DIR
         else:
             assert default == (f"`{setting.default}`" if setting.default else "unset"), setting.name
+
+
+def test_what_alerts_yml_may_hold_stands_in_its_table_and_its_sample_is_taken() -> None:
+    page = DOCS / "alerts.md"
+    told = {row[0].strip("`") for row in table_rows(page) if len(row) == 4} - {"key", "---"}
+    assert told == {key for kind in listing.KINDS.values() for key in kind.keys}
+    (sample,) = (code for code in code_blocks(page, "yaml") if code.startswith("destinations:"))
+    text = {name: f"https://host.example/{name}" for name in re.findall(r"\$\{(\w+)\}", sample)}
+    made = listing.check(yaml.safe_load(sample), {**text, "PAGERDUTY_ROUTING_KEY": "0" * 32}, {}, 3600.0)
+    assert {destination.kind for destination in made} == set(listing.KINDS)
 
 
 def test_every_table_has_its_purpose() -> None:

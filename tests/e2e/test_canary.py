@@ -21,10 +21,11 @@ from dunetrace.serving.api.parameters import Flag
 from dunetrace.serving.api.routes import ROUTES
 from dunetrace.signals import FailureType
 from dunetrace.store.embedded import binaries
+from tests import pagerduty
 from tests.e2e.relay import Relay
 from tests.harness.invariants import assert_invariants
 from tests.harness.server import Server
-from tests.receiver import Receiver
+from tests.receiver import Received, Receiver
 
 JSON = "application/json"
 
@@ -200,18 +201,28 @@ def test_the_forms_are_found_wherever_they_stand() -> None:
         assert any(form in base64.b64encode(around) for form in forms_of("CANARY00ff"))
 
 
+ALERTS = """
+destinations:
+  - {name: pager, kind: pagerduty, url: "${PAGER_URL}", routing_key: "${PAGER_KEY}", min_severity: LOW, gather: off}
+"""
+
+
 async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> None:
     """The secrets are canaries too, but the API key of the agent, which has to travel."""
     canary = f"CANARY{token_hex(8)}"
     script = tmp_path / "agent.py"
     script.write_text(textwrap.dedent(AGENT))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "alerts.yml").write_text(ALERTS)
     now = datetime.now(UTC)
-    with Receiver() as receiver, Receiver(slack=True) as slack:
+    with Receiver() as receiver, Receiver(slack=True) as slack, Receiver(pagerduty=True) as pager:
         environment = {
             "WEBHOOK_URL": f"{receiver.url}/{canary}",
             "WEBHOOK_SECRET": f"{canary}secret",
             "SLACK_WEBHOOK_URL": f"{slack.url}/{canary}",
             "SLACK_MIN_SEVERITY": "LOW",
+            "PAGER_URL": f"{pager.url}/{canary}",
+            "PAGER_KEY": canary.ljust(32, "0"),
             "DIGEST_DAY": str(now.weekday()),
             "DIGEST_HOUR": str(now.hour),
             "DUNETRACE_HASH_KEY": f"{canary}hash-key",
@@ -246,10 +257,18 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
             "the API": said,
             "the webhook": b"".join(request.body + str(request.headers).encode() for request in receiver.requests),
             "Slack": b"".join(request.body + str(request.headers).encode() for request in slack.requests),
+            "PagerDuty": b"".join(_but_the_key(request) for request in pager.requests),
             **{str(path): path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()},
         }
-    for place in ("what left the SDK", "NDJSON", "the tables", "the API", "the webhook", "Slack"):
+    for place in ("what left the SDK", "NDJSON", "the tables", "the API", "the webhook", "Slack", "PagerDuty"):
         assert b"canary-agent" in places[place] or b"raw-agent" in places[place], f"{place}: the test saw nothing"
-    assert min(len(receiver.requests), len(slack.requests)) >= 3
+    assert min(len(sent.requests) for sent in (receiver, slack, pager)) >= 3
     found = [place for place, content in places.items() if any(form in content for form in forms_of(canary))]
     assert found == []
+
+
+def _but_the_key(request: Received) -> bytes:
+    """What PagerDuty was sent, but for its routing key, which has to travel."""
+    event = pagerduty.accept(request.body)
+    del event["routing_key"]
+    return (json.dumps(event) + str(request.headers)).encode()

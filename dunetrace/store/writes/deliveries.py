@@ -26,10 +26,13 @@ class Claim(NamedTuple):
     """A delivery that is ours until `lease_until`; that time is also what proves it when the outcome is kept."""
 
     destination: str
-    customer_id: str
     alert: Alert
     standing: Standing
     lease_until: datetime
+
+    @property
+    def customer_id(self) -> str:
+        return self.alert.customer_id
 
 
 class Idle(NamedTuple):
@@ -172,8 +175,7 @@ def _claimed(row: Any, circuit: destinations.Circuit | None) -> Claim:
     )
     return Claim(
         destination=row["destination"],
-        customer_id=row["customer_id"],
-        alert=Alert(row["id"], Kind(row["kind"]), signal, row["detected_at"]),
+        alert=Alert(row["id"], Kind(row["kind"]), signal, row["detected_at"], customer_id=row["customer_id"]),
         standing=Standing(
             round=row["round"],
             attempt=row["attempt"],

@@ -42,7 +42,7 @@ async def fan_out(conn: Connection, subscriptions: Sequence[Subscription], confi
     first_seen = await destinations.register(conn, subscriptions, configured_at)
     signals = await conn.fetch(
         """
-        SELECT s.id, s.customer_id, s.run_id, s.failure_type, s.severity, s.detected_at,
+        SELECT s.id, s.customer_id, s.run_id, s.agent_id, s.failure_type, s.severity, s.detected_at,
                s.detected_at < now() - interval '24 hours' AND NOT EXISTS (
                    SELECT FROM deliveries d
                    WHERE d.customer_id = s.customer_id AND d.run_id = s.run_id AND d.failure_type = s.failure_type
@@ -72,7 +72,7 @@ def _deliveries(
             continue
         for subscription in subscriptions:
             name = subscription.destination
-            wanted = Severity(signal["severity"]).rank >= subscription.min_severity.rank
+            wanted = subscription.wants(signal["agent_id"], Severity(signal["severity"]))
             if wanted and signal["detected_at"] >= first_seen[name]:
                 key = (signal["customer_id"], signal["run_id"], signal["failure_type"], name)
                 yield (delivery_id(*key), *key)
