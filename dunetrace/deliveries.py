@@ -12,6 +12,7 @@ import json
 import math
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid5
 
@@ -60,17 +61,47 @@ class Verdict(StrEnum):
 
 
 class Subscription(NamedTuple):
-    """What a destination wants to be told: signals of at least `min_severity`."""
+    """What a destination wants to be told: signals of at least `min_severity`, of these `agents`.
+
+    `agents` are shell patterns; none = all. Repeats are gathered within a window of `gather_s` seconds, 0 = it is told
+    of each signal (`threads.py`). `resolved`: it is told when what it was told of is resolved.
+    """
 
     destination: str
     kind: str
     min_severity: Severity
+    agents: tuple[str, ...] = ()
+    gather_s: float = 0.0
+    resolved: bool = True
+
+    def wants(self, severity: Severity, agent_id: str) -> bool:
+        """Whether it is to be told of such a signal."""
+        if severity.rank < self.min_severity.rank:
+            return False
+        return not self.agents or any(fnmatchcase(agent_id, pattern) for pattern in self.agents)
+
+
+class Gathered(NamedTuple):
+    """What an update, or the note of an issue's end, counts: runs not told of before, since a Unix second."""
+
+    runs: int
+    since: float
+
+
+class ResolvedIssue(NamedTuple):
+    """What the note of an issue's end says of it. Times are Unix seconds; `by_hand`: a person resolved it."""
+
+    affected_runs: int
+    first_seen: float
+    resolved_at: float
+    by_hand: bool
 
 
 class Alert(NamedTuple):
     """What a delivery tells, whatever form its destination wants it in. Times are float Unix seconds.
 
-    `run_url` is where the run is looked at; None where nobody knows where the page is.
+    `run_url` is where the run is looked at; None where nobody knows where the page is. `reopened`: the first of an
+    issue that had been resolved.
     """
 
     delivery_id: UUID
@@ -79,6 +110,9 @@ class Alert(NamedTuple):
     detected_at: float
     rate_context: RateContext | None = None
     run_url: str | None = None
+    reopened: bool = False
+    gathered: Gathered | None = None
+    issue: ResolvedIssue | None = None
 
 
 class Outcome(NamedTuple):
