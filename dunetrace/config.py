@@ -69,6 +69,7 @@ class Settings:
     detectors_path: Path | None
     slack_webhook_url: str | None = field(repr=False)
     slack_min_severity: str
+    alert_window_s: float
     webhook_url: str | None = field(repr=False)
     webhook_secret: str | None = field(repr=False)
     dashboard_url: str | None
@@ -225,6 +226,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("SLACK_WEBHOOK_URL", "slack_webhook_url", None, _http_url, "Slack's incoming webhook"),
     Setting("SLACK_MIN_SEVERITY", "slack_min_severity", "HIGH", _one_of(*Severity),
             "least severe signal that Slack is told"),
+    Setting("DUNETRACE_ALERT_WINDOW", "alert_window_s", "3600", _seconds(0, 7 * 86_400),
+            "within this, Slack is told of repeats together, in seconds; 0 = of each by itself"),
     Setting("WEBHOOK_URL", "webhook_url", None, _http_url, "where signals are posted"),
     Setting("WEBHOOK_SECRET", "webhook_secret", None, _text, "signs the webhook's requests"),
     Setting("DASHBOARD_URL", "dashboard_url", None, _http_url,

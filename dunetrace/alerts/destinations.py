@@ -23,6 +23,8 @@ class AlertSettings(Protocol):
     @property
     def slack_min_severity(self) -> str: ...
     @property
+    def alert_window_s(self) -> float: ...
+    @property
     def webhook_url(self) -> str | None: ...
     @property
     def webhook_secret(self) -> str | None: ...
@@ -37,11 +39,12 @@ class Destination:
     url: str = field(repr=False)
     secret: str | None = field(default=None, repr=False)
     min_severity: Severity = Severity.LOW
+    gather_s: float = 0.0
 
     @property
     def subscription(self) -> Subscription:
         """What the dispatcher needs to know of it."""
-        return Subscription(self.name, self.kind, self.min_severity)
+        return Subscription(self.name, self.kind, self.min_severity, gather_s=self.gather_s)
 
 
 def destinations_from(settings: AlertSettings) -> tuple[Destination, ...]:
@@ -69,6 +72,7 @@ def _slack(settings: AlertSettings) -> Iterator[Destination]:
         "slack",
         settings.slack_webhook_url,
         min_severity=Severity(settings.slack_min_severity),
+        gather_s=settings.alert_window_s,
     )
 
 

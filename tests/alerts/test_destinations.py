@@ -22,6 +22,7 @@ class Given:
     webhook_secret: str | None = None
     slack_webhook_url: str | None = None
     slack_min_severity: str = "HIGH"
+    alert_window_s: float = 3600.0
 
 
 def test_nothing_configured_is_nothing_to_do() -> None:
