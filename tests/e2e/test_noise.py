@@ -1,4 +1,4 @@
-"""An agent that loops in every run: one alert and a handful of updates, one note of the end, and news when it is back."""
+"""An agent that loops in every run: one alert, a handful of updates, one note of the end, and news when it is back."""
 
 from __future__ import annotations
 

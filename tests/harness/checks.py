@@ -14,6 +14,7 @@ class Check(NamedTuple):
     sql: str
 
 
+SOON_S = 5  # an update that is due in this time is waited for
 STUCK_S = 60  # a due delivery that nobody holds should have been taken long before
 
 _LIVE = "(SELECT customer_id, run_id, count(*) AS live FROM failure_signals WHERE NOT shadow GROUP BY 1, 2)"
@@ -195,5 +196,13 @@ PENDING: tuple[Check, ...] = (
         "SELECT count(*) FROM failure_signals WHERE fanned_out_at IS NULL AND NOT shadow",
     ),
     Check("notes of resolved issues are owed", "SELECT count(*) FROM issues WHERE note_due"),
+    Check(
+        "updates are due soon",
+        "SELECT count(*) FROM alert_threads t LEFT JOIN issues i USING (customer_id, agent_id, failure_type) "
+        f"WHERE t.due_at <= now() + {SOON_S} * interval '1 second' AND i.acknowledged_at IS NULL "
+        "AND coalesce(i.snoozed_until, '-infinity') <= now() AND NOT EXISTS (SELECT FROM deliveries d "
+        "WHERE d.customer_id = t.customer_id AND d.run_id = t.run_id AND d.failure_type = t.failure_type "
+        "AND d.destination = t.destination AND d.state = 'pending')",
+    ),
     Check("deliveries are pending", "SELECT count(*) FROM deliveries WHERE state = 'pending'"),
 )
