@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dunetrace.issues import IssueState, affected, clean
 from dunetrace.store.columns import columns
+from dunetrace.store.moments import moment
 
 if TYPE_CHECKING:
     from dunetrace.judgements import Judgement
@@ -122,8 +123,8 @@ async def _update_issues(conn: Connection, issues: list[_Issue]) -> None:
     """Resolving ends what a person asked for it, and owes a note; what reopened meanwhile owes none."""
     rows = [
         (
-            issue.id, issue.state.status, _moment(issue.state.first_seen), _moment(issue.state.last_seen),
-            _moment(issue.state.resolved_at), issue.state.affected_runs, issue.state.clean_runs_since, issue.seq,
+            issue.id, issue.state.status, moment(issue.state.first_seen), moment(issue.state.last_seen),
+            moment(issue.state.resolved_at), issue.state.affected_runs, issue.state.clean_runs_since, issue.seq,
             issue.state.times_reopened, issue.owes_note, issue.lives_on,
         )
         for issue in issues
@@ -141,7 +142,3 @@ async def _update_issues(conn: Connection, issues: list[_Issue]) -> None:
         "resolved_at, affected_runs, clean_runs_since, seq, times_reopened, owes_note, lives_on) WHERE i.id = k.id",
         *columns(rows, 11),
     )
-
-
-def _moment(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC)

@@ -64,6 +64,8 @@ async def gather(conn: Connection, signals: Sequence[tuple[ThreadKey, str]]) -> 
 
 async def count_in(conn: Connection, deliveries: Mapping[ThreadKey, UUID]) -> None:
     """What these threads gathered is counted by these deliveries; the threads are locked."""
+    if not deliveries:
+        return
     rows = [(*key, delivery) for key, delivery in deliveries.items()]
     await conn.execute(
         "UPDATE gathered_signals g SET delivery_id = k.delivery_id FROM unnest($1::text[], $2::text[], $3::text[], "

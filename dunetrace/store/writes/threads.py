@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dunetrace.signals import Severity
 from dunetrace.store.columns import columns
+from dunetrace.store.moments import moment
 from dunetrace.threads import Thread
 
 if TYPE_CHECKING:
@@ -75,11 +75,6 @@ def thread_of(row: Any) -> Thread:
     """A row of `COLUMNS`."""
     severity = None if row["severity"] is None else Severity(row["severity"])
     return Thread(row["run_id"], severity, row["life"], row["told_at"], row["updates"], row["due_at"])
-
-
-def moment(at: float | None) -> datetime | None:
-    """Unix seconds as Postgres takes them."""
-    return None if at is None else datetime.fromtimestamp(at, UTC)
 
 
 async def _locked(conn: Connection, keys: list[ThreadKey]) -> dict[ThreadKey, Thread]:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dunetrace.store.gateway import Connection
-    from dunetrace.store.writes.threads import ThreadKey
 
 MOST_THREADS = 100  # a pass
 
@@ -82,10 +81,5 @@ async def _tell(conn: Connection, due: Sequence[Any]) -> frozenset[str]:
         after[key] = updated(thread, news["run_id"], severity, row["issue_life"], row["now"])
         owed[key] = Owed(key, news["run_id"], Kind.UPDATE, after[key].updates, severity)
     await threads.save(conn, after)
-    await _count(conn, owed)
+    await telling.count_in(conn, {key: one.id for key, one in owed.items()})
     return await telling.make(conn, list(owed.values()))
-
-
-async def _count(conn: Connection, owed: dict[ThreadKey, Owed]) -> None:
-    if owed:
-        await telling.count_in(conn, {key: one.id for key, one in owed.items()})
