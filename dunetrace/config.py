@@ -67,12 +67,12 @@ class Settings:
     auth_mode: str
     poll_interval_s: float
     alert_interval_s: float
-    alert_window_s: float
     stall_timeout_s: float
     detectors_path: Path | None
     alerts_path: Path | None
     slack_webhook_url: str | None = field(repr=False)
     slack_min_severity: str
+    alert_window_s: float
     webhook_url: str | None = field(repr=False)
     webhook_secret: str | None = field(repr=False)
     dashboard_url: str | None
@@ -228,8 +228,6 @@ SETTINGS: tuple[Setting, ...] = (
             "how often the poller looks by itself, in seconds"),
     Setting("DUNETRACE_ALERT_INTERVAL", "alert_interval_s", "10", _seconds(0.05, 3600),
             "how often the dispatcher looks by itself, in seconds"),
-    Setting("DUNETRACE_ALERT_WINDOW", "alert_window_s", "3600", _seconds(0, 7 * 86_400),
-            "how long repeats of a failure are gathered before people are told again, in seconds; 0 = not at all"),
     Setting("DUNETRACE_STALL_TIMEOUT", "stall_timeout_s", "90", _seconds(0.1, 7 * 86_400),
             "a run silent for this long is judged as stalled, in seconds"),
     Setting("DETECTORS_CONFIG", "detectors_path", None, _path,
@@ -239,6 +237,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("SLACK_WEBHOOK_URL", "slack_webhook_url", None, _http_url, "Slack's incoming webhook"),
     Setting("SLACK_MIN_SEVERITY", "slack_min_severity", "HIGH", _one_of(*Severity),
             "least severe signal that Slack is told"),
+    Setting("DUNETRACE_ALERT_WINDOW", "alert_window_s", "3600", _seconds(0, 7 * 86_400),
+            "within this, Slack and PagerDuty are told of repeats together, in seconds; 0 = of each by itself"),
     Setting("WEBHOOK_URL", "webhook_url", None, _http_url, "where signals are posted"),
     Setting("WEBHOOK_SECRET", "webhook_secret", None, _text, "signs the webhook's requests"),
     Setting("DASHBOARD_URL", "dashboard_url", None, _http_url,

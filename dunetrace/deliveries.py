@@ -62,10 +62,10 @@ class Verdict(StrEnum):
 
 
 class Subscription(NamedTuple):
-    """What a destination wants to be told: signals of at least `min_severity`, of agents that match one of `agents`.
+    """What a destination wants to be told: signals of at least `min_severity`, of these `agents`.
 
-    `agents` are shell patterns, none of them means all agents. Repeats are gathered for `gather_s` (0: each signal is
-    told at once); `resolved` is whether it is told when an issue it was told of is resolved.
+    `agents` are shell patterns; none = all. Repeats are gathered within a window of `gather_s` seconds, 0 = it is told
+    of each signal (`threads.py`). `resolved`: it is told when what it was told of is resolved.
     """
 
     destination: str
@@ -76,15 +76,33 @@ class Subscription(NamedTuple):
     resolved: bool = True
 
     def wants(self, agent_id: str, severity: Severity) -> bool:
-        """Whether it is told of a signal of this agent that is this severe."""
-        listed = not self.agents or any(fnmatchcase(agent_id, pattern) for pattern in self.agents)
-        return listed and severity.rank >= self.min_severity.rank
+        """Whether it is to be told of such a signal."""
+        if severity.rank < self.min_severity.rank:
+            return False
+        return not self.agents or any(fnmatchcase(agent_id, pattern) for pattern in self.agents)
+
+
+class Gathered(NamedTuple):
+    """What an update, or the note of an issue's end, counts: runs not told of before, since a Unix second."""
+
+    runs: int
+    since: float
+
+
+class ResolvedIssue(NamedTuple):
+    """What the note of an issue's end says of it. Times are Unix seconds; `by_hand`: a person resolved it."""
+
+    affected_runs: int
+    first_seen: float
+    resolved_at: float
+    by_hand: bool
 
 
 class Alert(NamedTuple):
     """What a delivery tells, whatever form its destination wants it in. Times are float Unix seconds.
 
-    `run_url` is where the run is looked at; None where nobody knows where the page is.
+    `run_url` is where the run is looked at; None where nobody knows where the page is. `reopened`: the first of an
+    issue that had been resolved.
     """
 
     delivery_id: UUID
@@ -94,6 +112,9 @@ class Alert(NamedTuple):
     rate_context: RateContext | None = None
     run_url: str | None = None
     customer_id: str = "default"
+    reopened: bool = False
+    gathered: Gathered | None = None
+    issue: ResolvedIssue | None = None
 
 
 class Outcome(NamedTuple):

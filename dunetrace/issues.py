@@ -12,7 +12,10 @@ IssueStatus = Literal["open", "resolved", "reopened"]
 
 @dataclass(frozen=True, slots=True)
 class IssueState:
-    """One failure type of one agent. Times are Unix seconds; `resolved_at` is None unless `status` is resolved."""
+    """One failure type of one agent. Times are Unix seconds; `resolved_at` is None unless `status` is resolved.
+
+    `times_reopened` tells one life of the issue from the next.
+    """
 
     status: IssueStatus
     first_seen: float
@@ -20,19 +23,22 @@ class IssueState:
     resolved_at: float | None
     affected_runs: int
     clean_runs_since: int
+    times_reopened: int = 0
 
 
 def affected(state: IssueState | None, at: float) -> IssueState:
     """The issue after one more run was affected at `at`; None = there was no issue yet."""
     if state is None:
         return IssueState("open", at, at, None, 1, 0)
+    reopens = state.status == "resolved"
     return IssueState(
-        status="reopened" if state.status == "resolved" else state.status,
+        status="reopened" if reopens else state.status,
         first_seen=min(state.first_seen, at),
         last_seen=max(state.last_seen, at),
         resolved_at=None,
         affected_runs=state.affected_runs + 1,
         clean_runs_since=0,
+        times_reopened=state.times_reopened + reopens,
     )
 
 

@@ -1,4 +1,6 @@
-"""The dispatcher: makes the deliveries of new signals and wakes the destinations that got some."""
+"""The dispatcher: makes the deliveries of new signals, of what was gathered and of what is resolved, and wakes the
+destinations that got some.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from typing import TYPE_CHECKING
 from dunetrace.actors.base import hint, wait
 from dunetrace.errors import StoreUnavailableError
 from dunetrace.store.writes.fanout import FanOut, fan_out
+from dunetrace.store.writes.notes import tell_resolved
+from dunetrace.store.writes.updates import Updates, tell_due
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 
     from dunetrace.alerts import Destination
     from dunetrace.nursery import Context
+
+SOON_S = 0.02  # after an update was due, so that it is due by Postgres' clock too
 
 
 class Dispatcher:
@@ -34,6 +40,8 @@ class Dispatcher:
         hints: Mapping[str, trio.MemorySendChannel[None]],
     ) -> None:
         self._subscriptions = [destination.subscription for destination in destinations]
+        self._names = [subscription.destination for subscription in self._subscriptions]
+        self._told_of_ends = [wish.destination for wish in self._subscriptions if wish.resolved]
         self._wake = wake
         self._hints = hints
         self._made_at = time.monotonic()
@@ -41,16 +49,32 @@ class Dispatcher:
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         while not ctx.stopping.is_set():
+            pause_s = ctx.settings.alert_interval_s
             try:
                 more = (await self.run_once(ctx)).more
+                if not more:
+                    updates = await self.tell_late(ctx)
+                    more = updates.more
+                    if updates.wait_s is not None:
+                        pause_s = min(pause_s, updates.wait_s + SOON_S)
             except StoreUnavailableError:
                 more = False
             if not more:
-                await wait(self._wake, ctx.stopping, ctx.settings.alert_interval_s)
+                await wait(self._wake, ctx.stopping, pause_s)
 
     async def run_once(self, ctx: Context) -> FanOut:
         """One pass over ≤ 500 signals. StoreUnavailableError while Postgres is away."""
         done: FanOut = await ctx.gateway.unit(fan_out, self._subscriptions, self._made_at)
-        for destination in done.told & self._hints.keys():
-            hint(self._hints[destination])
+        self._hint(done.told)
         return done
+
+    async def tell_late(self, ctx: Context) -> Updates:
+        """One pass over what is told after its signals: resolved issues, and updates that are due. As `run_once`."""
+        self._hint(await ctx.gateway.unit(tell_resolved, self._told_of_ends))
+        updates: Updates = await ctx.gateway.unit(tell_due, self._names)
+        self._hint(updates.told)
+        return updates
+
+    def _hint(self, told: frozenset[str]) -> None:
+        for destination in told & self._hints.keys():
+            hint(self._hints[destination])

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dunetrace.alerts import sample
+from dunetrace.alerts import news, sample
 from dunetrace.alerts.webhook import Message, without_digests
 from dunetrace.deliveries import Kind, thread_id
 from dunetrace.errors import SettingError
@@ -45,21 +45,22 @@ _ROUTING_KEY = re.compile(r"[0-9A-Za-z]{32}")
 Event = dict[str, Any]
 
 
-def message(alert: Alert, routing_key: str | None, _sent_at: float) -> Message:
+def message(alert: Alert, routing_key: str | None, sent_at: float) -> Message:
     """The request that tells of `alert`."""
     signal = alert.signal
     dedup_key = str(thread_id(alert.customer_id, signal.agent_id, signal.failure_type))
     if alert.kind is Kind.RESOLVED:
         return _message(routing_key, {"event_action": "resolve", "dedup_key": dedup_key})
     shown = alert._replace(signal=replace(signal, evidence=without_digests(signal.evidence)))
-    return _message(routing_key, _trigger(shown, explain(shown.signal, shown.rate_context), dedup_key))
+    words = explain(shown.signal, shown.rate_context)
+    return _message(routing_key, _trigger(shown, words, dedup_key, news.story(alert, words.title, sent_at)))
 
 
 def test_message(delivery_id: UUID, routing_key: str | None, sent_at: float) -> Message:
     """An event in the real form, with made-up content. It opens an alert of the least severity, always the same one,
     which a person closes.
     """
-    return _message(routing_key, _trigger(sample.alert(delivery_id, sent_at), sample.WORDS, TEST_DEDUP_KEY))
+    return _message(routing_key, _trigger(sample.alert(delivery_id, sent_at), sample.WORDS, TEST_DEDUP_KEY, ""))
 
 
 def check_routing_key(setting: str, routing_key: str) -> None:
@@ -71,11 +72,11 @@ def check_routing_key(setting: str, routing_key: str) -> None:
         )
 
 
-def _trigger(alert: Alert, words: Explanation, dedup_key: str) -> Event:
+def _trigger(alert: Alert, words: Explanation, dedup_key: str, story: str) -> Event:
     event: Event = {
         "event_action": "trigger",
         "dedup_key": dedup_key,
-        "payload": {**_payload(alert, words), "custom_details": _details(alert, words)},
+        "payload": {**_payload(alert, words), "custom_details": _details(alert, words, story)},
         "client": "Dunetrace",
     }
     if alert.run_url is not None:
@@ -86,7 +87,8 @@ def _trigger(alert: Alert, words: Explanation, dedup_key: str) -> Event:
 
 def _payload(alert: Alert, words: Explanation) -> Event:
     signal = alert.signal
-    summary = f"{signal.severity}: {words.title.replace('`', '')} ({shown_name(signal.agent_id)})"
+    headline = news.headline(alert, words.title).replace("`", "")
+    summary = f"{signal.severity}: {headline} ({shown_name(signal.agent_id)})"
     return {
         "summary": summary[:SUMMARY_CHARS],
         "source": shown_name(signal.agent_id, SOURCE_CHARS),
@@ -98,10 +100,11 @@ def _payload(alert: Alert, words: Explanation) -> Event:
     }
 
 
-def _details(alert: Alert, words: Explanation) -> Event:
+def _details(alert: Alert, words: Explanation, story: str) -> Event:
     """What a person who was woken reads: the words first."""
     signal = alert.signal
     return {
+        **({"story": story} if story else {}),
         "what": words.what,
         "why_it_matters": words.why_it_matters,
         "evidence_summary": words.evidence_summary,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dunetrace.alerts import blocks, sample
+from dunetrace.alerts import blocks, news, sample
 from dunetrace.alerts.webhook import without_digests
+from dunetrace.deliveries import Kind
 from dunetrace.explain import Explanation, RateContext, explain
 from dunetrace.signals import Severity
 
@@ -27,29 +28,49 @@ COLOURS = {
     Severity.MEDIUM: "#FFB800",
     Severity.LOW: "#36A64F",
 }
+RESOLVED_COLOUR, _RESOLVED_EMOJI = "#36A64F", "✅"
 _EMOJI = {Severity.CRITICAL: "🔴", Severity.HIGH: "🟠", Severity.MEDIUM: "🟡", Severity.LOW: "🟢"}
 
 
-def message(alert: Alert, _secret: str | None, _sent_at: float) -> Message:
+def message(alert: Alert, _secret: str | None, sent_at: float) -> Message:
     """The request that tells of `alert`. Slack's address is its secret, and Slack stamps the time itself."""
     signal = replace(alert.signal, evidence=without_digests(alert.signal.evidence))
-    return _message(alert, explain(signal))
+    return _message(alert, explain(signal), sent_at)
 
 
 def test_message(delivery_id: UUID, _secret: str | None, sent_at: float) -> Message:
     """A message in the real form, with made-up content, to try a channel with."""
-    return _message(sample.alert(delivery_id, sent_at), sample.WORDS)
+    return _message(sample.alert(delivery_id, sent_at), sample.WORDS, sent_at)
 
 
-def _message(alert: Alert, words: Explanation) -> Message:
+def _message(alert: Alert, words: Explanation, now: float) -> Message:
+    if alert.kind is Kind.RESOLVED:
+        return _end(alert, words, now)
     severity = alert.signal.severity
-    fallback = f"{severity}: {words.title} ({alert.signal.agent_id})"
-    return blocks.message(fallback, COLOURS[severity], list(_blocks(alert, words)))
+    fallback = f"{severity}: {news.headline(alert, words.title)} ({alert.signal.agent_id})"
+    return blocks.message(fallback, COLOURS[severity], list(_blocks(alert, words, now)))
 
 
-def _blocks(alert: Alert, words: Explanation) -> Iterator[blocks.Block]:
+def _end(alert: Alert, words: Explanation, now: float) -> Message:
+    """The note of an issue's end: good news is short."""
+    headline = news.headline(alert, words.title)
+    said = [
+        blocks.header(f"{_RESOLVED_EMOJI} {headline}"),
+        blocks.context([f"agent {blocks.name(alert.signal.agent_id)}", f"last run {blocks.name(alert.signal.run_id)}"]),
+        *_story(alert, words, now),
+        *blocks.button("Open the last run", alert.run_url),
+    ]
+    return blocks.message(f"{headline} ({alert.signal.agent_id})", RESOLVED_COLOUR, said)
+
+
+def _story(alert: Alert, words: Explanation, now: float) -> Iterator[blocks.Block]:
+    if story := news.story(alert, words.title, now):
+        yield blocks.line(blocks.prose(story))
+
+
+def _blocks(alert: Alert, words: Explanation, now: float) -> Iterator[blocks.Block]:
     signal = alert.signal
-    yield blocks.header(f"{_EMOJI[signal.severity]} {words.title}")
+    yield blocks.header(f"{_EMOJI[signal.severity]} {news.headline(alert, words.title)}")
     yield blocks.context(
         [
             f"{signal.severity}",
@@ -60,6 +81,7 @@ def _blocks(alert: Alert, words: Explanation) -> Iterator[blocks.Block]:
             f"confidence {signal.confidence:.0%}",
         ]
     )
+    yield from _story(alert, words, now)
     if alert.rate_context is not None:
         yield blocks.line(rate_line(alert.rate_context))
     yield blocks.section("What happened", blocks.prose(words.what))

@@ -118,6 +118,18 @@ def _document(event: str, alert: Alert, sent_at: float, words: dict[str, Any]) -
         "suggested_fixes": words["suggested_fixes"],
         "rate_context": alert.rate_context.as_json() if alert.rate_context is not None else None,
         "delivery_id": str(alert.delivery_id),
+        **_news(alert),
+    }
+
+
+def _news(alert: Alert) -> dict[str, Any]:
+    """What is new about it; the same keys whatever the kind."""
+    return {
+        "kind": alert.kind,
+        "reopened": alert.reopened,
+        "gathered_runs": alert.gathered.runs if alert.gathered is not None else 0,
+        "gathered_since": alert.gathered.since if alert.gathered is not None else None,
+        "issue": alert.issue._asdict() if alert.issue is not None else None,
     }
 
 

@@ -122,10 +122,33 @@ async def test_five_clean_runs_resolve_an_issue_and_the_next_loop_reopens_it(wor
     issue = await world.one("SELECT status, clean_runs_since, resolved_at FROM issues")
     assert (issue["status"], issue["clean_runs_since"]) == ("resolved", 5)
     assert issue["resolved_at"] is not None
+    assert await world.one(_DEBTS) == {"note_due": True, "times_reopened": 0}
     await world.append(*world.looping_run("loop-2", at=20))
     await world.judge()
     issue = await world.one("SELECT status, affected_runs, clean_runs_since, resolved_at FROM issues")
     assert issue == {"status": "reopened", "affected_runs": 2, "clean_runs_since": 0, "resolved_at": None}
+    assert await world.one(_DEBTS) == {"note_due": False, "times_reopened": 1}  # what is back owes no note of its end
+    await assert_sound(database)
+
+
+_DEBTS = "SELECT note_due, times_reopened FROM issues"
+
+
+async def test_what_a_person_asked_for_an_issue_ends_with_it(world: World, database: str) -> None:
+    asked = "SELECT acknowledged_at, snoozed_until FROM issues"
+    await world.append(*world.looping_run("loop-1"))
+    await world.judge()
+    await world.execute("UPDATE issues SET acknowledged_at = now(), snoozed_until = now() + interval '1 hour'")
+    before = await world.one(asked)
+    await world.append(*world.looping_run("loop-2", at=5), *world.clean_run("clean", at=8))
+    await world.judge()
+    assert await world.one(asked) == before and None not in before.values()
+    for n in range(5):
+        await world.append(*world.clean_run(f"clean-{n}", at=10 + n))
+    await world.append(*world.looping_run("loop-3", at=20))  # judged with them: resolved and reopened in one batch
+    await world.judge()
+    assert await world.one(asked) == {"acknowledged_at": None, "snoozed_until": None}
+    assert await world.one(_DEBTS) == {"note_due": False, "times_reopened": 1}
     await assert_sound(database)
 
 

@@ -39,6 +39,10 @@ class Ground:
         """A live signal as a poller writes it; its id. `age_s` puts its `detected_at` into the past."""
         return await self.gateway.unit(_add_signal, run_id, columns)
 
+    async def add_issue(self, **columns: Any) -> int:
+        """The issue of what `add_signal` writes; its id."""
+        return await self.gateway.unit(_add_issue, columns)
+
     async def advance(self, seconds: float) -> None:
         """Let time pass: everything that is due, leased, held or ages moves `seconds` into the past."""
         await self.gateway.unit(_advance, seconds)
@@ -78,9 +82,9 @@ def webhook(url: str, **others: Any) -> Destination:
     return Destination("webhook", "webhook", url, **{"secret": SECRET, **others})
 
 
-def slack(url: str) -> Destination:
-    """The destination `SLACK_WEBHOOK_URL` makes."""
-    return Destination("slack", "slack", url, min_severity=Severity.HIGH)
+def slack(url: str, **others: Any) -> Destination:
+    """The destination `SLACK_WEBHOOK_URL` makes, without gathering unless asked for."""
+    return Destination(**{"name": "slack", "kind": "slack", "url": url, "min_severity": Severity.HIGH, **others})
 
 
 def pagerduty(url: str, **others: Any) -> Destination:
@@ -168,6 +172,15 @@ async def _add_signal(conn: Connection, run_id: str, columns: dict[str, Any]) ->
     return cast("int", await conn.fetchval(sql, *values.values()))
 
 
+async def _add_issue(conn: Connection, columns: dict[str, Any]) -> int:
+    values = {"agent_id": "agent", "failure_type": "TOOL_LOOP", "affected_runs": 1, **columns}
+    places = ", ".join(f"${n}" for n in range(1, len(values) + 1))
+    sql = (
+        f"INSERT INTO issues ({', '.join(values)}, first_seen, last_seen) VALUES ({places}, now(), now()) RETURNING id"
+    )
+    return cast("int", await conn.fetchval(sql, *values.values()))
+
+
 async def _advance(conn: Connection, seconds: float) -> None:
     by = f"interval '{seconds:.6f} seconds'"
     await conn.execute(
@@ -176,6 +189,8 @@ async def _advance(conn: Connection, seconds: float) -> None:
                               created_at = created_at - {by};
         UPDATE destinations SET probe_at = probe_at - {by}, first_seen = first_seen - {by},
                                 circuit_open_since = circuit_open_since - {by};
+        UPDATE alert_threads SET told_at = told_at - {by}, due_at = due_at - {by};
+        UPDATE issues SET snoozed_until = snoozed_until - {by};
         UPDATE failure_signals SET detected_at = detected_at - {by};
         """
     )

@@ -56,17 +56,33 @@ async def test_a_signal_no_destination_wants_blocks_nothing(ground: Ground) -> N
     assert await _waiting(ground) == 0
 
 
-async def test_a_raised_severity_makes_just_the_missing_delivery(ground: Ground) -> None:
+async def test_a_raised_severity_is_a_first_to_one_and_worse_to_the_other(ground: Ground) -> None:
     dispatcher = dispatcher_for(HOOK, replace(PAGER, name="pager"))
     await ground.add_signal(severity="MEDIUM")
     assert (await dispatcher.run_once(ground.ctx)).told == {"webhook"}
     await ground.rows("UPDATE deliveries SET state = 'done'")
     await ground.rows("UPDATE failure_signals SET severity = 'HIGH', fanned_out_at = NULL")
-    assert (await dispatcher.run_once(ground.ctx)).told == {"pager"}
-    assert {(row["destination"], row["state"]) for row in await ground.deliveries()} == {
-        ("webhook", "done"),
-        ("pager", "pending"),
+    assert (await dispatcher.run_once(ground.ctx)).told == {"webhook", "pager"}
+    assert {(row["destination"], row["kind"], row["seq"], row["state"]) for row in await ground.deliveries()} == {
+        ("webhook", "first", 0, "done"),
+        ("webhook", "escalated", Severity.HIGH.rank, "pending"),
+        ("pager", "first", 0, "pending"),
     }
+
+
+async def test_a_severity_that_rises_before_anybody_was_told_is_told_once(ground: Ground) -> None:
+    dispatcher = dispatcher_for(HOOK)
+    await ground.add_signal(severity="MEDIUM")
+    await dispatcher.run_once(ground.ctx)
+    await ground.rows("UPDATE failure_signals SET severity = 'HIGH', fanned_out_at = NULL")
+    assert (await dispatcher.run_once(ground.ctx)).told == frozenset()
+    await ground.rows("UPDATE deliveries SET lease_until = now() + interval '10 seconds'")  # it is being attempted
+    await ground.rows("UPDATE failure_signals SET severity = 'CRITICAL', fanned_out_at = NULL")
+    assert (await dispatcher.run_once(ground.ctx)).told == {"webhook"}
+    assert [(row["kind"], row["severity"]) for row in await ground.deliveries()] == [
+        ("first", "HIGH"),
+        ("escalated", "CRITICAL"),
+    ]
 
 
 async def test_a_destination_gets_nothing_older_than_itself(ground: Ground) -> None:
@@ -114,7 +130,7 @@ async def test_a_severity_that_rises_after_a_day_is_still_told(ground: Ground) -
     await dispatcher.run_once(ground.ctx)
     await ground.advance(2 * DAY_S)
     await ground.rows("UPDATE failure_signals SET severity = 'HIGH', fanned_out_at = NULL")
-    assert (await dispatcher.run_once(ground.ctx)).told == {"pager"}
+    assert "pager" in (await dispatcher.run_once(ground.ctx)).told
 
 
 async def test_customers_with_the_same_run_id_are_two(ground: Ground) -> None:

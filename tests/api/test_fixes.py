@@ -208,6 +208,48 @@ async def test_an_issue_is_resolved_by_hand_once(api: httpx.AsyncClient, rows: R
         assert (gone.status_code, gone.json()) == (404, {"detail": f"Issue {missing} not found."})
 
 
+# -- acknowledging and snoozing
+
+
+async def test_an_issue_is_acknowledged_and_that_is_taken_back(api: httpx.AsyncClient, rows: Rows) -> None:
+    path = f"/v1/issues/{await rows.issue()}/acknowledge"
+    known = (await api.post(path, json={})).json()
+    assert known["acknowledged_at"] > NOON - 10 * 365 * DAY and known["status"] == "open"
+    assert (await api.post(path, json={"acknowledged": True})).json() == known  # the time of the first stays
+    assert (await get(api, "/v1/agents/a/issues"))["issues"] == [known]
+    assert (await api.post(path, json={"acknowledged": False})).json()["acknowledged_at"] is None
+
+
+async def test_an_issue_is_snoozed_and_woken(api: httpx.AsyncClient, rows: Rows) -> None:
+    issue = await rows.issue()
+    path = f"/v1/issues/{issue}/snooze"
+    asleep = (await api.post(path, json={"seconds": 3600})).json()
+    assert 0 < asleep["snoozed_until"] - await rows.value("SELECT extract(epoch FROM now())::float8") <= 3600
+    assert (await get(api, f"/v1/issues/{issue}"))["snoozed_until"] == asleep["snoozed_until"]
+    await rows.sql("UPDATE issues SET snoozed_until = now() - interval '1 second'")
+    assert (await get(api, f"/v1/issues/{issue}"))["snoozed_until"] is None
+    await api.post(path, json={"seconds": 3600})
+    assert (await api.post(path, json={"seconds": 0})).json()["snoozed_until"] is None
+    for wrong in ({}, {"seconds": -1}, {"seconds": 91 * DAY}, {"seconds": "soon"}, {"seconds": None}):
+        answer = await api.post(path, json=wrong)
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "seconds"])
+
+
+async def test_what_is_resolved_is_neither_acknowledged_nor_snoozed(api: httpx.AsyncClient, rows: Rows) -> None:
+    issue = await rows.issue()
+    await api.post(f"/v1/issues/{issue}/acknowledge", json={})
+    await api.post(f"/v1/issues/{issue}/snooze", json={"seconds": 60})
+    found = (await api.post(f"/v1/issues/{issue}/resolve", json={})).json()
+    assert (found["acknowledged_at"], found["snoozed_until"]) == (None, None)
+    assert await rows.value("SELECT note_due FROM issues") is True
+    assert (await api.post(f"/v1/issues/{issue}/acknowledge", json={})).json() == found
+    assert (await api.post(f"/v1/issues/{issue}/snooze", json={"seconds": 60})).json() == found
+    for action, body in (("acknowledge", {}), ("snooze", {"seconds": 60})):
+        for missing in (issue + 1, "99999999999999999999", "x"):
+            gone = await api.post(f"/v1/issues/{missing}/{action}", json=body)
+            assert (gone.status_code, gone.json()) == (404, {"detail": f"Issue {missing} not found."})
+
+
 # -- tenants
 
 
@@ -235,10 +277,12 @@ async def test_what_is_anothers_is_not_there(prod: httpx.AsyncClient, rows: Rows
             assert (await ask(path, key)).status_code == 404
         gone = await copy(prod, signal, headers=bearer(key))
         assert (gone.status_code, gone.json()) == (404, {"detail": f"Signal {signal} not found."})
-        gone = await prod.post(f"/v1/issues/{issue}/resolve", json={}, headers=bearer(key))
-        assert (gone.status_code, gone.json()) == (404, {"detail": f"Issue {issue} not found."})
+        for action in ("resolve", "acknowledge", "snooze"):
+            gone = await prod.post(f"/v1/issues/{issue}/{action}", json={"seconds": 60}, headers=bearer(key))
+            assert (gone.status_code, gone.json()) == (404, {"detail": f"Issue {issue} not found."})
     assert await rows.row("SELECT count(*) FROM fixes") == {"count": 1}
-    assert (await rows.row("SELECT status FROM issues"))["status"] == "open"
+    untouched = await rows.row("SELECT status, acknowledged_at, snoozed_until FROM issues")
+    assert untouched == {"status": "open", "acknowledged_at": None, "snoozed_until": None}
     for path in lists:
         assert (await ask(path, "ours")).json() != (await ask(path, "theirs")).json(), path
     assert (await copy(prod, signal)).status_code == 401

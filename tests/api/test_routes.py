@@ -217,6 +217,8 @@ async def test_issues(api: httpx.AsyncClient, rows: Rows) -> None:
         "occurrence_count": 3,
         "signal_count": 3,
         "clean_runs_since": 2,
+        "acknowledged_at": None,
+        "snoozed_until": None,
     }
     assert await get(api, "/v1/agents/a/issues?status=all") == answer
     for status in ("open", "resolved", "reopened"):
@@ -241,6 +243,8 @@ async def test_one_issue(api: httpx.AsyncClient, rows: Rows, monkeypatch: pytest
         "last_seen": NOON,
         "resolved_at": None,
         "clean_runs_since": 0,
+        "acknowledged_at": None,
+        "snoozed_until": None,
         "affected_runs_count": 3,
         "affected_runs": [
             {"run_id": "r2", "detected_at": NOON + 2, "step_index": 6, "confidence": 0.9},

@@ -25,7 +25,7 @@ def test_an_issues_whole_life() -> None:
     assert resolved == IssueState("resolved", 1.0, 1.0, 14.0, 1, 5)
     assert clean(resolved, 99.0) == resolved
     reopened = affected(resolved, 20.0)
-    assert reopened == IssueState("reopened", 1.0, 20.0, None, 2, 0)
+    assert reopened == IssueState("reopened", 1.0, 20.0, None, 2, 0, times_reopened=1)
     assert affected(reopened, 21.0).status == "reopened"
     assert _after(reopened, "ccccc", 30.0).status == "resolved"
 
@@ -50,10 +50,12 @@ class Life(RuleBasedStateMachine):
         self.at = 0.0
         self.streak = self.seen = 0
         self.was_resolved = self.by_hand = False
+        self.reopened = 0
 
     @rule()
     def a_run_is_affected(self) -> None:
         self.at += 1
+        self.reopened += self.state is not None and self.state.status == "resolved"
         self.state = affected(self.state, self.at)
         self.seen, self.streak, self.by_hand = self.seen + 1, 0, False
 
@@ -80,6 +82,7 @@ class Life(RuleBasedStateMachine):
         assert self.state.status == ("resolved" if resolved else "reopened" if self.was_resolved else "open")
         assert (self.state.resolved_at is not None) is resolved
         assert self.state.affected_runs == self.seen
+        assert self.state.times_reopened == self.reopened
         assert self.state.clean_runs_since == min(self.streak, CLEAN_RUNS_TO_RESOLVE)
         assert self.state.first_seen <= self.state.last_seen <= self.at
 

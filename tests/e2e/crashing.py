@@ -197,6 +197,7 @@ def environment(url: str, receivers: Mapping[str, Receiver]) -> dict[str, str]:
     return {
         "DATABASE_URL": url, "DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true", "WEBHOOK_SECRET": "a secret of the tests",
         "DUNETRACE_POLL_INTERVAL": "1", "DUNETRACE_ALERT_INTERVAL": "1",
+        "DUNETRACE_ALERT_WINDOW": "2",
         **{addresses[name]: receiver.url for name, receiver in receivers.items()},
     }  # fmt: skip
 

@@ -139,6 +139,8 @@ def everything_the_api_says(server: Server, canary: str) -> bytes:
         bodies = {
             "/v1/signals/{signal_id}/record-copy": {"fix_content": "kept, because the user chose to"},
             "/v1/issues/{issue_id}/resolve": {"resolution_notes": f"{canary}note"},
+            "/v1/issues/{issue_id}/acknowledge": {"acknowledged": True, "note": f"{canary}note"},
+            "/v1/issues/{issue_id}/snooze": {"seconds": 60, "note": f"{canary}note"},
         }
         for route in ROUTES:
             names = re.findall(r"{(\w+)}", route.path)

@@ -27,6 +27,8 @@ from dunetrace.store.writes import deliveries as delivery_writes
 from dunetrace.store.writes import deploys, events, judgements, leases, notices
 from dunetrace.store.writes import digest as digest_writes
 from dunetrace.store.writes.fanout import fan_out
+from dunetrace.store.writes.notes import tell_resolved
+from dunetrace.store.writes.updates import tell_due
 from tests.e2e.clusters import Cluster
 from tests.e2e.crashing import (
     PATIENCE_S,
@@ -55,7 +57,7 @@ UNITS: Mapping[str, tuple[StoreFunction | None, ...]] = {
     "destination:slack": (delivery_writes.claim, delivery_writes.keep),
     "destination:webhook": (delivery_writes.keep, delivery_writes.claim),
     "digest": (digest_writes.claim, digest_reads.week, digest_writes.keep),
-    "dispatcher": (fan_out,),
+    "dispatcher": (fan_out, tell_due, tell_resolved),
     "ingest": (deploys.mark_deploy,),
     "journal": (),
     "poller": (judgements.commit, work.take, leases.renew),

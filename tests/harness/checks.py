@@ -14,6 +14,7 @@ class Check(NamedTuple):
     sql: str
 
 
+SOON_S = 5  # an update that is due in this time is waited for
 STUCK_S = 60  # a due delivery that nobody holds should have been taken long before
 
 _LIVE = "(SELECT customer_id, run_id, count(*) AS live FROM failure_signals WHERE NOT shadow GROUP BY 1, 2)"
@@ -134,13 +135,31 @@ CHECKS: tuple[Check, ...] = (
         "SELECT customer_id, run_id, failure_type FROM failure_signals WHERE fanned_out_at IS NULL AND NOT shadow",
     ),
     Check(
-        "a live signal has no delivery to a destination it applies to",
+        "a live signal was neither told nor gathered for a destination it applies to",
         "SELECT s.customer_id, s.run_id, s.failure_type, d.name AS destination FROM failure_signals s "
         "JOIN destinations d ON d.first_seen <= s.detected_at WHERE NOT s.shadow AND s.fanned_out_at IS NOT NULL "
         "AND s.fanned_out_at < s.detected_at + interval '24 hours' "
         "AND severity_rank(s.severity) >= coalesce(severity_rank(($1::jsonb) ->> d.name), 0) "
         "AND NOT EXISTS (SELECT FROM deliveries e WHERE e.customer_id = s.customer_id AND e.run_id = s.run_id "
-        "AND e.failure_type = s.failure_type AND e.destination = d.name AND e.kind IN ('first', 'escalated'))",
+        "AND e.failure_type = s.failure_type AND e.destination = d.name AND e.kind IN ('first', 'escalated')) "
+        "AND NOT EXISTS (SELECT FROM gathered_signals g WHERE g.customer_id = s.customer_id AND g.run_id = s.run_id "
+        "AND g.failure_type = s.failure_type AND g.destination = d.name)",
+    ),
+    Check(
+        "a gathered signal waits for nothing",
+        "SELECT g.customer_id, g.run_id, g.failure_type, g.destination FROM gathered_signals g "
+        "LEFT JOIN alert_threads t USING (customer_id, agent_id, failure_type, destination) "
+        "WHERE g.delivery_id IS NULL AND t.due_at IS NULL",
+    ),
+    Check(
+        "a gathered signal is counted by no delivery",
+        "SELECT g.customer_id, g.run_id, g.failure_type, g.destination FROM gathered_signals g "
+        "WHERE g.delivery_id IS NOT NULL AND NOT EXISTS (SELECT FROM deliveries d WHERE d.id = g.delivery_id "
+        "AND d.kind IN ('update', 'resolved'))",
+    ),
+    Check(
+        "an issue that goes on owes a note of its end",
+        "SELECT customer_id, agent_id, failure_type, status FROM issues WHERE note_due AND status <> 'resolved'",
     ),
     Check(
         "a shadow signal was alerted",
@@ -152,7 +171,9 @@ CHECKS: tuple[Check, ...] = (
         "alerted is not what was delivered",
         "SELECT s.customer_id, s.run_id, s.failure_type, s.alerted FROM failure_signals s WHERE s.alerted <> EXISTS "
         "(SELECT FROM deliveries d WHERE d.customer_id = s.customer_id AND d.run_id = s.run_id "
-        "AND d.failure_type = s.failure_type AND d.state = 'done')",
+        "AND d.failure_type = s.failure_type AND d.state = 'done' UNION ALL SELECT FROM gathered_signals g "
+        "JOIN deliveries d ON d.id = g.delivery_id WHERE g.customer_id = s.customer_id AND g.run_id = s.run_id "
+        "AND g.failure_type = s.failure_type AND d.state = 'done')",
     ),
     Check(
         "a delivery is stuck",
@@ -173,6 +194,15 @@ PENDING: tuple[Check, ...] = (
     Check(
         "live signals are not fanned out",
         "SELECT count(*) FROM failure_signals WHERE fanned_out_at IS NULL AND NOT shadow",
+    ),
+    Check("notes of resolved issues are owed", "SELECT count(*) FROM issues WHERE note_due"),
+    Check(
+        "updates are due soon",
+        "SELECT count(*) FROM alert_threads t LEFT JOIN issues i USING (customer_id, agent_id, failure_type) "
+        f"WHERE t.due_at <= now() + {SOON_S} * interval '1 second' AND i.acknowledged_at IS NULL "
+        "AND coalesce(i.snoozed_until, '-infinity') <= now() AND NOT EXISTS (SELECT FROM deliveries d "
+        "WHERE d.customer_id = t.customer_id AND d.run_id = t.run_id AND d.failure_type = t.failure_type "
+        "AND d.destination = t.destination AND d.state = 'pending')",
     ),
     Check("deliveries are pending", "SELECT count(*) FROM deliveries WHERE state = 'pending'"),
 )

@@ -56,10 +56,19 @@ PLANTED = {
     "a live signal was never fanned out": [
         f"UPDATE failure_signals SET fanned_out_at = NULL WHERE run_id = '{LOOPING}'"
     ],
-    "a live signal has no delivery to a destination it applies to": [
+    "a live signal was neither told nor gathered for a destination it applies to": [
         "DELETE FROM deliveries",
         "UPDATE failure_signals SET alerted = FALSE",
     ],
+    "a gathered signal waits for nothing": [
+        "INSERT INTO gathered_signals (run_id, failure_type, destination, agent_id) "
+        f"VALUES ('{LOOPING}', 'TOOL_LOOP', 'slack', 'agent')"
+    ],
+    "a gathered signal is counted by no delivery": [
+        "INSERT INTO gathered_signals (run_id, failure_type, destination, agent_id, delivery_id) "
+        f"SELECT '{LOOPING}', 'TOOL_LOOP', 'webhook', 'agent', id FROM deliveries"
+    ],
+    "an issue that goes on owes a note of its end": ["UPDATE issues SET note_due = TRUE"],
     "a shadow signal was alerted": [f"UPDATE failure_signals SET alerted = TRUE WHERE run_id = '{SHADOWED}'"],
     "alerted is not what was delivered": ["UPDATE deliveries SET state = 'refused'"],
     "a delivery is stuck": [
@@ -97,7 +106,7 @@ def test_a_planted_violation_is_found(database: str, words: str) -> None:
 
 def test_a_destination_is_owed_only_what_it_asked_for(database: str) -> None:
     build(database)
-    execute(database, *PLANTED["a live signal has no delivery to a destination it applies to"])
+    execute(database, *PLANTED["a live signal was neither told nor gathered for a destination it applies to"])
     assert violations(database, min_severity={"webhook": "CRITICAL"}) == []
     assert violations(database, min_severity={"webhook": "HIGH"}) != []
 

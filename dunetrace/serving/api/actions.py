@@ -1,4 +1,4 @@
-"""Handlers of what a person does about a signal or an issue: fixes, and resolving by hand."""
+"""Handlers of what a person does about a signal or an issue: fixes; resolving, acknowledging, snoozing."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dunetrace.serving.api import shapes
 from dunetrace.serving.api.route import Call
 from dunetrace.store.gateway import Gateway
 from dunetrace.store.reads import fixes as fix_reads
+from dunetrace.store.reads.paging import Row
 from dunetrace.store.writes import fixes as fix_writes
-from dunetrace.store.writes.resolving import resolve
+from dunetrace.store.writes import resolving
 from dunetrace.verdicts import verdict
 
 
@@ -60,7 +61,24 @@ async def record_copy(gateway: Gateway, call: Call) -> shapes.RecordedFix:
 
 async def resolve_issue(gateway: Gateway, call: Call) -> shapes.Issue:
     issue_id = call.number("issue_id")
-    row = None if issue_id is None else await gateway.unit(resolve, call.scope, issue_id)
+    return _issue(call, None if issue_id is None else await gateway.unit(resolving.resolve, call.scope, issue_id))
+
+
+async def acknowledge_issue(gateway: Gateway, call: Call) -> shapes.Issue:
+    issue_id, wanted = call.number("issue_id"), call.body.acknowledged
+    if issue_id is None:
+        return _issue(call, None)
+    return _issue(call, await gateway.unit(resolving.acknowledge, call.scope, issue_id, wanted))
+
+
+async def snooze_issue(gateway: Gateway, call: Call) -> shapes.Issue:
+    issue_id, seconds = call.number("issue_id"), call.body.seconds
+    if issue_id is None:
+        return _issue(call, None)
+    return _issue(call, await gateway.unit(resolving.snooze, call.scope, issue_id, seconds))
+
+
+def _issue(call: Call, row: Row | None) -> shapes.Issue:
     if row is None:
         raise RefusedError(404, f"Issue {call.ids['issue_id']} not found.")
     return shapes.issue(row)

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, convert
 from dunetrace.verdicts import FixType, Verdict
 
 MAX_TEXT = 65_536  # characters of a text a person sends: a fix, a note
+MAX_SNOOZE_S = 90 * 86_400
 RunStatus = Literal["running", "ended", "stalled", "parked"]
 ExitReason = Annotated[str, Meta(description='run.completed, run.errored or stalled; "" while the run goes on')]
 Seconds = Annotated[float, Meta(description="Unix seconds")]
@@ -135,6 +136,8 @@ class Issue(Struct):
     occurrence_count: Annotated[int, Meta(description="the same as affected_runs")]
     signal_count: Annotated[int, Meta(description="the same as affected_runs")]
     clean_runs_since: Annotated[int, Meta(description="consecutive runs without it; 5 resolve the issue")]
+    acknowledged_at: Annotated[float | None, Meta(description="Unix seconds; null unless somebody said so")]
+    snoozed_until: Annotated[float | None, Meta(description="Unix seconds; null unless it is snoozed now")]
 
 
 class Issues(Struct):
@@ -157,6 +160,14 @@ class Resolution(Struct):
     resolution_notes: Annotated[str, Meta(description="read and not stored", max_length=MAX_TEXT)] | None = None
 
 
+class Acknowledgement(Struct):
+    acknowledged: Annotated[bool, Meta(description="false takes it back")] = True
+
+
+class Snooze(Struct):
+    seconds: Annotated[float, Meta(description="from now on; 0 ends it", ge=0, le=MAX_SNOOZE_S)]
+
+
 class AffectedRun(Struct):
     run_id: str
     detected_at: Seconds
@@ -173,6 +184,8 @@ class IssueDetail(Struct):
     last_seen: Seconds
     resolved_at: float | None
     clean_runs_since: int
+    acknowledged_at: float | None
+    snoozed_until: float | None
     affected_runs_count: int
     affected_runs: Annotated[list[AffectedRun], Meta(description="newest first, at most 100")]
 

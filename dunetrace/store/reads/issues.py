@@ -15,7 +15,8 @@ MAX_AFFECTED_RUNS = 100  # of one issue's answer, newest first; `affected_runs_c
 _FIELDS = """
 id, agent_id, failure_type, status, extract(epoch FROM first_seen)::float8 AS first_seen,
 extract(epoch FROM last_seen)::float8 AS last_seen, extract(epoch FROM resolved_at)::float8 AS resolved_at,
-affected_runs, clean_runs_since
+affected_runs, clean_runs_since, extract(epoch FROM acknowledged_at)::float8 AS acknowledged_at,
+CASE WHEN snoozed_until > now() THEN extract(epoch FROM snoozed_until)::float8 END AS snoozed_until
 """
 
 _OF_AGENT = f"""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dunetrace.deliveries import LIFETIME_S, Alert, Kind, Standing, State
 from dunetrace.signals import FailureSignal, FailureType, Severity
-from dunetrace.store.writes import destinations
+from dunetrace.store.reads.told import with_facts
+from dunetrace.store.writes import destinations, telling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,9 @@ async def claim(conn: Connection, destination: str, lease_s: float) -> Claim | I
         return Idle(await _next_due_s(conn, destination))
     if circuit is not None:
         await destinations.send_probe(conn, destination, lease_s)
-    return _claimed(row, circuit)
+    claimed = _claimed(row, circuit)
+    (alert,) = await with_facts(conn, [claimed.alert])
+    return claimed._replace(alert=alert)
 
 
 async def keep(conn: Connection, claim: Claim, outcome: Outcome, following: Next) -> Kept:
@@ -113,6 +116,7 @@ async def keep(conn: Connection, claim: Claim, outcome: Outcome, following: Next
         return Kept(known=False)
     if done:
         await _mark_alerted(conn, claim)
+        await telling.mark_alerted(conn, [claim.alert.delivery_id])
     opened = closed = False
     if following.closes_circuit:
         closed = await destinations.close_circuit(conn, claim.destination)

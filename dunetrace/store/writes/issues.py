@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from dunetrace.issues import IssueState, affected, clean
 from dunetrace.store.columns import columns
+from dunetrace.store.moments import moment
 
 if TYPE_CHECKING:
     from dunetrace.judgements import Judgement
@@ -16,15 +17,18 @@ if TYPE_CHECKING:
     from dunetrace.store.writes.signals import Change
 
 
-async def apply(conn: Connection, judgements: Sequence[Judgement], changes: list[Change], at: datetime) -> None:
-    """Each run's effect on its agent's issues, in the order the runs were heard of last, numbered in commit order."""
+async def apply(conn: Connection, judgements: Sequence[Judgement], changes: list[Change], at: datetime) -> int:
+    """Each run's effect on its agent's issues, in the order the runs were heard of last, numbered in commit order.
+
+    Returns how many were resolved, of which the dispatcher owes notes.
+    """
     first_live: dict[tuple[str, str], list[str]] = defaultdict(list)
     for change in changes:
         if change.inserted and not change.signal.shadow:
             first_live[change.judgement.case.key].append(change.signal.failure_type.value)
     effective = [j for j in judgements if j.counts or first_live[j.case.key]]
     if not effective:
-        return
+        return 0
     effective.sort(key=lambda j: (j.run["last_received_at"], j.case.key))
     if any(first_live.values()):
         await _open_missing(conn, effective, first_live, at)
@@ -51,8 +55,10 @@ async def apply(conn: Connection, judgements: Sequence[Judgement], changes: list
             for failure_type, issue in mine.items():
                 if failure_type not in live:
                     issue.clean(now)
-    if changed := [issue for mine in issues.values() for issue in mine.values() if issue.changed]:
+    changed = [issue for mine in issues.values() for issue in mine.values() if issue.changed]
+    if changed:
         await _update_issues(conn, changed)
+    return sum(issue.owes_note for issue in changed)
 
 
 class _Issue:
@@ -62,14 +68,29 @@ class _Issue:
         self.id: int = row["id"]
         self.seq: int = row["last_affected_seq"]
         self.changed = False
-        self.state = (
+        self.state = self._before = (
             IssueState(
                 row["status"], row["first_s"], row["last_s"], row["resolved_s"], row["affected_runs"],
-                row["clean_runs_since"],
+                row["clean_runs_since"], row["times_reopened"],
             )
             if row["affected_runs"]
             else None
         )  # fmt: skip
+
+    @property
+    def owes_note(self) -> bool:
+        """Whether it is resolved, and was not before."""
+        if self.state is None or self.state.status != "resolved":
+            return False
+        before = self._before
+        return before is None or (before.status, before.times_reopened) != ("resolved", self.state.times_reopened)
+
+    @property
+    def lives_on(self) -> bool:
+        """Whether it was open all the while."""
+        if self.state is None or self.state.status == "resolved" or self._before is None:
+            return False
+        return self._before.times_reopened == self.state.times_reopened
 
     def affect(self, at: float, number: int) -> None:
         self.state, self.seq, self.changed = affected(self.state, at), number, True
@@ -99,10 +120,12 @@ async def _open_missing(
 
 
 async def _update_issues(conn: Connection, issues: list[_Issue]) -> None:
+    """Resolving ends what a person asked for it, and owes a note; what reopened meanwhile owes none."""
     rows = [
         (
-            issue.id, issue.state.status, _moment(issue.state.first_seen), _moment(issue.state.last_seen),
-            _moment(issue.state.resolved_at), issue.state.affected_runs, issue.state.clean_runs_since, issue.seq,
+            issue.id, issue.state.status, moment(issue.state.first_seen), moment(issue.state.last_seen),
+            moment(issue.state.resolved_at), issue.state.affected_runs, issue.state.clean_runs_since, issue.seq,
+            issue.state.times_reopened, issue.owes_note, issue.lives_on,
         )
         for issue in issues
         if issue.state is not None
@@ -110,13 +133,12 @@ async def _update_issues(conn: Connection, issues: list[_Issue]) -> None:
     await conn.execute(
         "UPDATE issues i SET status = k.status, first_seen = k.first_seen, last_seen = k.last_seen, "
         "resolved_at = k.resolved_at, affected_runs = k.affected_runs, clean_runs_since = k.clean_runs_since, "
-        "last_affected_seq = k.seq, resolved_by_hand = i.resolved_by_hand AND k.status = 'resolved' "
-        "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], "
-        "$5::timestamptz[], $6::int[], $7::int[], $8::bigint[]) "
-        "AS k (id, status, first_seen, last_seen, resolved_at, affected_runs, clean_runs_since, seq) WHERE i.id = k.id",
-        *columns(rows, 8),
+        "last_affected_seq = k.seq, resolved_by_hand = i.resolved_by_hand AND k.status = 'resolved', "
+        "times_reopened = k.times_reopened, note_due = k.status = 'resolved' AND (i.note_due OR k.owes_note), "
+        "acknowledged_at = CASE WHEN k.lives_on THEN i.acknowledged_at END, "
+        "snoozed_until = CASE WHEN k.lives_on THEN i.snoozed_until END "
+        "FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[], $6::int[], "
+        "$7::int[], $8::bigint[], $9::int[], $10::bool[], $11::bool[]) AS k (id, status, first_seen, last_seen, "
+        "resolved_at, affected_runs, clean_runs_since, seq, times_reopened, owes_note, lives_on) WHERE i.id = k.id",
+        *columns(rows, 11),
     )
-
-
-def _moment(at: float | None) -> datetime | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC)

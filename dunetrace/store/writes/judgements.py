@@ -37,7 +37,7 @@ _RUN_UPSERT = (
 
 
 class Committed(NamedTuple):
-    """`fresh` = new signals and signals whose severity rose: the dispatcher owes them deliveries."""
+    """`fresh` = new signals, signals whose severity rose and issues that were resolved: the dispatcher's debts."""
 
     fresh: int
 
@@ -55,10 +55,10 @@ async def commit(conn: Connection, holder: UUID, epochs: dict[int, int], judgeme
     changes = await signals.write(conn, judgements, at)
     await _delete_touches(conn, judgements)
     await totals.add(conn, judgements, changes, at)
-    await issues.apply(conn, judgements, changes, at)
+    resolved = await issues.apply(conn, judgements, changes, at)
     await _write_runs(conn, judgements)
     risen = sum(1 for change in changes if not change.signal.shadow and (change.inserted or change.rises))
-    return Committed(risen)
+    return Committed(risen + resolved)
 
 
 async def _delete_touches(conn: Connection, judgements: Sequence[Judgement]) -> None:
