@@ -12,12 +12,13 @@ from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
 from dunetrace.actors import destination as destination_module
-from dunetrace.actors.destination import LEASE_S, DestinationActor
+from dunetrace.actors.delivering import LEASE_S
+from dunetrace.actors.destination import DestinationActor
 from dunetrace.alerts import post as post_module
 from dunetrace.deliveries import LIFETIME_S, Outcome, State, Verdict, after, outcome_of
 from dunetrace.store.gateway import Gateway, open_gateway
 from dunetrace.store.writes import deliveries as writes
-from dunetrace.store.writes.deliveries import Claim
+from dunetrace.store.writes.deliveries import Claim, Settled
 from tests.alerts.ground import SECRET, Ground, courier, dispatcher_for, ground_on, webhook
 from tests.receiver import Mode, Receiver
 
@@ -282,9 +283,8 @@ async def test_two_side_by_side_tell_each_once(ground: Ground, receiver: Receive
 
 
 async def _claim(ground: Ground) -> Claim:
-    claimed = await ground.gateway.unit(writes.claim, "webhook", LEASE_S)
-    assert isinstance(claimed, Claim)
-    return claimed
+    ((claim,), _) = await ground.gateway.unit(writes.claim, "webhook", LEASE_S, 1)
+    return claim
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,8 @@ async def test_an_outcome_that_comes_after_another_took_over(ground: Ground, lat
     fresh = await _claim(ground)
     refused = outcome_of(404)
     for claimed, outcome, known in ((fresh, refused, True), (stale, late, state == "done")):
-        kept = await ground.gateway.unit(writes.keep, claimed, outcome, after(claimed.standing, outcome, rng))
+        settled = Settled(claimed, outcome, after(claimed.standing, outcome, rng))
+        (kept,) = await ground.gateway.unit(writes.keep, [settled])
         assert kept.known is known
     assert (await ground.delivery())["state"] == state
 
@@ -314,8 +315,8 @@ async def test_keeping_an_outcome_twice_is_keeping_it_once(ground: Ground) -> No
     await _owe(ground, "run")
     claimed = await _claim(ground)
     failed = Outcome(Verdict.FAILED, error="ReadError")
-    following = after(claimed.standing, failed, random.Random(1))
-    known = [(await ground.gateway.unit(writes.keep, claimed, failed, following)).known for _ in range(2)]
+    settled = Settled(claimed, failed, after(claimed.standing, failed, random.Random(1)))
+    known = [kept.known for _ in range(2) for kept in await ground.gateway.unit(writes.keep, [settled])]
     assert known == [True, False]
     assert (await ground.delivery())["attempt"] == 1
 
