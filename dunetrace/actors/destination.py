@@ -139,19 +139,19 @@ class DestinationActor:
             settled = [first]
             while outcomes.statistics().current_buffer_used:
                 settled.append(outcomes.receive_nowait())
-            while (kept := await self._try_to_keep(ctx, settled)) is None:
-                await trio.sleep(OUTAGE_LOOK_S)
+            kept = await self._keep_at_last(ctx, settled)
             if any(_makes_due(*each) for each in zip(settled, kept, strict=True)):
                 self._ring()
             if not hand.is_quick:
                 await self._give_back(ctx, hand)
 
-    async def _try_to_keep(self, ctx: Context, settled: Sequence[Settled]) -> list[Kept] | None:
-        """None while Postgres is away."""
-        try:
-            return await self._delivering.keep(ctx, settled)
-        except StoreUnavailableError:
-            return None
+    async def _keep_at_last(self, ctx: Context, settled: Sequence[Settled]) -> list[Kept]:
+        """Through an outage, too: an outcome that is forgotten is an alert that comes again."""
+        while True:
+            try:
+                return await self._delivering.keep(ctx, settled)
+            except StoreUnavailableError:
+                await trio.sleep(OUTAGE_LOOK_S)
 
     async def _give_back(self, ctx: Context, hand: Hand) -> None:
         if waiting := hand.take_back():
