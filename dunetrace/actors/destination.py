@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LANES = 4  # attempts at a time: enough that one slow answer is not felt, few enough to be polite
 PACE_S = 1.0  # of each lane, at a receiver that asked for a pause a while ago: Slack takes about one alert a second
 SOONEST_S = 0.02  # before looking again at what another process holds just now
+GATHER_S = 0.005  # outcomes that come one upon the other are kept together
 OUTAGE_LOOK_S = 1.0  # between looks while Postgres is away
 GRACE_S = 3.0  # for the attempts in hand at a stop; what is cut off is attempted again when its lease ends
 
@@ -134,9 +135,10 @@ class DestinationActor:
                 await ctx.stopping.wait()
 
     async def _keep(self, ctx: Context, hand: Hand, outcomes: trio.MemoryReceiveChannel[Settled]) -> None:
-        """Keep what the lanes bring: at once, and together what came while the last was kept."""
+        """Keep what the lanes bring: nearly at once, and together what came meanwhile. No lane waits for it."""
         async for first in outcomes:
             settled = [first]
+            await trio.sleep(GATHER_S)
             while outcomes.statistics().current_buffer_used:
                 settled.append(outcomes.receive_nowait())
             kept = await self._keep_at_last(ctx, settled)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trio
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
+from dunetrace import deliveries as deliveries_module
 from dunetrace.actors import destination as destination_module
+from dunetrace.actors import hand as hand_module
 from dunetrace.actors.delivering import LEASE_S
 from dunetrace.actors.destination import DestinationActor
 from dunetrace.alerts import post as post_module
 from dunetrace.deliveries import LIFETIME_S, Outcome, State, Verdict, after, outcome_of
+from dunetrace.errors import StoreUnavailableError
 from dunetrace.store.gateway import Gateway, open_gateway
 from dunetrace.store.writes import deliveries as writes
 from dunetrace.store.writes.deliveries import Claim, Settled
@@ -402,6 +406,115 @@ async def test_a_request_that_hangs_holds_up_no_other(ground: Ground, receiver: 
                 hint.send_nowait(None)
             await trio.to_thread.run_sync(receiver.wait_for, 20)
             nursery.cancel_scope.cancel()
+
+
+async def test_a_lane_that_waits_for_a_retry_goes_on_when_the_receiver_shows_to_be_there(
+    ground: Ground, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many that the receiver cannot digest as there are lanes, less one, hold up nobody."""
+    monkeypatch.setattr(deliveries_module, "ATTEMPT_BASE_S", 8.0)
+    receiver.choose = lambda body: Mode.ERROR if b'"poison' in body else None
+    poison = [f"poison {n}" for n in range(destination_module.LANES - 1)]
+    await _owe(ground, *poison, *(f"run {n:02}" for n in range(30)))
+    with trio.fail_after(4):  # half of what the first retry waits for at the least
+        async with trio.open_nursery() as nursery:
+            await _started(nursery, ground, receiver)
+            await trio.to_thread.run_sync(receiver.wait_for, len(poison) + 30)
+            ground.stopping.set()
+    states = {row["run_id"]: row["state"] for row in await ground.deliveries()}
+    assert {states.pop(run_id) for run_id in poison} == {"pending"}
+    assert set(states.values()) == {"done"}
+
+
+async def test_what_waits_in_the_hand_is_given_back_when_an_attempt_is_slow(
+    ground: Ground, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_module, "QUICK_S", 10.0)
+    monkeypatch.setattr(post_module, "ATTEMPT_TIMEOUT_S", 0.5)
+    await _owe(ground, *(f"run {n:02}" for n in range(40)))
+    receiver.script(*[Mode.OK] * 8)
+    receiver.mode = Mode.HANG
+    async with trio.open_nursery() as nursery:
+        await _started(nursery, ground, receiver)
+        await trio.to_thread.run_sync(receiver.wait_for, 8 + destination_module.LANES)
+        while (await _held(ground)) > destination_module.LANES:
+            await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert {row["attempt"] for row in await ground.deliveries() if row["state"] == "pending"} <= {0, 1}
+
+
+async def _held(ground: Ground) -> int:
+    (row,) = await ground.rows(
+        "SELECT count(*) AS held FROM deliveries WHERE state = 'pending' AND lease_until > now()"
+    )
+    return int(row["held"])
+
+
+async def test_a_stop_gives_back_what_is_in_the_hand(
+    ground: Ground, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_module, "QUICK_S", 10.0)
+    monkeypatch.setattr(destination_module, "GRACE_S", 0.2)
+    await _owe(ground, *(f"run {n:02}" for n in range(40)))
+    receiver.script(*[Mode.OK] * 8)
+    receiver.mode = Mode.HANG
+    async with trio.open_nursery() as nursery:
+        await _started(nursery, ground, receiver)
+        await trio.to_thread.run_sync(receiver.wait_for, 8 + destination_module.LANES)
+        while (await _held(ground)) <= destination_module.LANES:  # more than the lanes have
+            await trio.sleep(0.02)
+        ground.stopping.set()
+    assert await _held(ground) == destination_module.LANES  # those that were cut off
+
+
+async def test_outcomes_are_kept_through_an_outage(ground: Ground, receiver: Receiver) -> None:
+    """What was told while Postgres was away is not told again."""
+    lent = Falling(ground.gateway)
+    ground.gateway = cast("Gateway", lent)
+    run_ids = [f"run {n}" for n in range(10)]
+    await _owe(ground, *run_ids)
+    lent.is_away_for = writes.keep
+    async with trio.open_nursery() as nursery:
+        await _started(nursery, ground, receiver)
+        await trio.to_thread.run_sync(receiver.wait_for, len(run_ids))
+        await lent.was_away.wait()
+        lent.is_away_for = None
+        while {row["state"] for row in await ground.deliveries()} != {"done"}:
+            await trio.sleep(0.02)
+        ground.stopping.set()
+    assert sorted(_told(receiver)) == run_ids
+
+
+class Falling:
+    """A gateway whose Postgres is away for units of one function."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.is_away_for: Any = None
+        self.was_away = trio.Event()
+
+    async def unit(self, fn: Any, *args: Any) -> Any:
+        if fn is self.is_away_for:
+            self.was_away.set()
+            raise StoreUnavailableError
+        return await self._gateway.unit(fn, *args)
+
+
+async def test_a_destination_that_hangs_holds_no_connection(ground: Ground, receiver: Receiver) -> None:
+    receiver.mode = Mode.HANG
+    await _owe(ground, *(f"run {n}" for n in range(10)))
+    async with trio.open_nursery() as nursery:
+        await _started(nursery, ground, receiver)
+        await trio.to_thread.run_sync(receiver.wait_for, destination_module.LANES)
+        while await ground.rows(_OTHERS_AT_WORK):
+            await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+
+
+_OTHERS_AT_WORK = """
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dunetrace'
+        AND state <> 'idle' AND pid <> pg_backend_pid()
+"""
 
 
 async def test_a_stop_gives_the_attempt_in_hand_its_time(
