@@ -41,6 +41,7 @@ SELECT (SELECT count(*) FROM deliveries WHERE state = 'pending' AND destination 
      + (SELECT count(*) FROM failure_signals WHERE fanned_out_at IS NULL AND NOT shadow)
      + (SELECT count(*) FROM run_touches)
 """
+_FOUND = "SELECT run_id, failure_type FROM failure_signals WHERE NOT shadow"
 
 
 class Arrival(NamedTuple):
@@ -55,10 +56,11 @@ class Arrival(NamedTuple):
 
 @dataclass
 class Figures:
-    """What was seen. `arrivals` by destination, `memory_mib` of the server once a second."""
+    """What was seen. `found` are the signals that are stored; `memory_mib` is the server's once a second."""
 
     signals: int
-    arrivals: dict[str, list[Arrival]]
+    arrivals: dict[str, list[Arrival]] = field(default_factory=dict)
+    found: set[tuple[str, str]] = field(default_factory=set)
     memory_mib: list[float] = field(default_factory=list)
     cpu_share: float = 0.0  # of a core, by the server
     offered_s: float = 0.0
@@ -182,7 +184,7 @@ def measure(directory: Path, *, signals: int, rate: float, away_s: float, kills:
     """Offer `signals` at `rate` a second to a server in `directory`. After `away_s` a receiver is back."""
     receivers = Receivers()
     _write_config(directory / "alerts.yml", receivers.urls)
-    figures = Figures(signals, {})
+    figures = Figures(signals)
     over = threading.Event()
     with Server(directory, env={"DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true"}) as server:
         began_at = time.monotonic()
@@ -202,6 +204,7 @@ def measure(directory: Path, *, signals: int, rate: float, away_s: float, kills:
         for helper in helpers:
             helper.join()
         figures.arrivals = receivers.report()
+        figures.found = {(row["run_id"], row["failure_type"]) for row in rows(server.database_url, _FOUND)}
         figures.violations = violations(server.database_url)
     return figures
 
@@ -247,7 +250,7 @@ def show(figures: Figures) -> None:
     )
     for name in NAMES:
         repeats = len(figures.arrivals[name]) - figures.ids(name)
-        print(f"{name:<10}{len(figures.told(name)):>7,} signals told, {repeats} repeats under the same id")
+        print(f"{name:<10}{len(figures.told(name)):>7,} of {len(figures.found):,} signals came, {repeats} came again")
     shares = {"p50": 0.5, "p99": 0.99, "longest": 1.0}
     lags = ", ".join(f"{words} {figures.lag_at(HEALTHY, share):.3f} s" for words, share in shares.items())
     print(f"{HEALTHY}: from the signal to its arrival {lags}")

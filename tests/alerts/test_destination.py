@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +18,16 @@ from dunetrace.actors import destination as destination_module
 from dunetrace.actors import hand as hand_module
 from dunetrace.actors.delivering import LEASE_S
 from dunetrace.actors.destination import DestinationActor
+from dunetrace.alerts import Destination
 from dunetrace.alerts import post as post_module
 from dunetrace.deliveries import LIFETIME_S, Outcome, State, Verdict, after, outcome_of
 from dunetrace.errors import StoreUnavailableError
 from dunetrace.store.gateway import Gateway, open_gateway
 from dunetrace.store.writes import deliveries as writes
 from dunetrace.store.writes.deliveries import Claim, Settled
-from tests.alerts.ground import SECRET, Ground, courier, dispatcher_for, ground_on, webhook
-from tests.receiver import Mode, Receiver
+from tests import slack as slack_server
+from tests.alerts.ground import SECRET, Ground, courier, dispatcher_for, ground_on, slack, webhook
+from tests.receiver import Mode, Received, Receiver
 
 HOUR_S = 3600.0
 
@@ -60,6 +63,16 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
     assert 0 <= request.arrived_at - document["sent_at"] < 5
 
 
+def _webhook_takes(request: Received) -> None:
+    document = Webhook(SECRET.encode()).verify(request.body, request.headers)
+    assert document["delivery_id"] == request.headers["webhook-id"]
+
+
+def _slack_takes(request: Received) -> None:
+    slack_server.assert_only_says_what_it_says(slack_server.accept(request.body))
+
+
+@pytest.mark.parametrize("take", [webhook, slack])
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
@@ -67,7 +80,10 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
         (Mode.SLOW, ("done", 200, None, 1)),
         (Mode.HUGE_BODY, ("done", 200, None, 1)),
         (Mode.STUCK_BODY, ("done", 200, None, 1)),
+        (Mode.BROKEN_BODY, ("done", 200, None, 1)),
         (Mode.BAD_REQUEST, ("refused", 400, None, 1)),
+        (Mode.FORBIDDEN, ("refused", 403, None, 1)),
+        (Mode.NOT_FOUND, ("refused", 404, None, 1)),
         (Mode.GONE, ("refused", 410, None, 1)),
         (Mode.REDIRECT, ("refused", 302, None, 1)),
         (Mode.ERROR, ("pending", 500, None, 3)),
@@ -75,6 +91,7 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
         (Mode.RATE_LIMITED, ("pending", 429, None, 3)),
         (Mode.UNAVAILABLE, ("pending", 503, None, 3)),
         (Mode.RESET, ("pending", None, "ReadError", 3)),
+        (Mode.CUT, ("pending", None, "RemoteProtocolError", 3)),
         (Mode.GARBAGE, ("pending", None, "RemoteProtocolError", 3)),
         (Mode.HANG, ("pending", None, "TooSlowError", 3)),
         (Mode.TRICKLE, ("pending", None, "TooSlowError", 3)),
@@ -82,26 +99,32 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
 )
 async def test_every_mood(
     ground: Ground,
-    receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
     mode: Mode,
     expected: tuple[str, int | None, str | None, int],
+    take: Callable[[str], Destination],
 ) -> None:
     state, status, error, attempts = expected
     if error == "TooSlowError":
         monkeypatch.setattr(post_module, "ATTEMPT_TIMEOUT_S", 0.2)
-    receiver.mode, receiver.slow_s = mode, 0.05
-    await _owe(ground, "run")
-    async with courier(ground, webhook(receiver.url)) as actor:
-        assert len(await actor.until_idle()) == attempts
+    with Receiver(slack=take is slack) as receiver:
+        receiver.mode, receiver.slow_s = mode, 0.05
+        destination = take(receiver.url)
+        dispatcher = dispatcher_for(destination)
+        await ground.add_signal("run")
+        await dispatcher.run_once(ground.ctx)
+        async with courier(ground, destination) as actor:
+            assert len(await actor.until_idle()) == attempts
     row = await ground.delivery()
     assert (row["state"], row["last_status"], row["last_error"]) == (state, status, error)
     assert (row["round"], row["attempt"]) == ((1, 0) if state == "pending" else (0, 1))
     assert await ground.circuit_is_open() == (state == "pending")
     signals = await ground.rows("SELECT alerted FROM failure_signals")
     assert signals == [{"alerted": state == "done"}]
-    assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
     assert len(receiver.requests) == attempts
+    for request in receiver.requests:
+        (_slack_takes if take is slack else _webhook_takes)(request)
+    assert len({request.headers.get("webhook-id") for request in receiver.requests}) == 1
 
 
 async def test_a_failed_round_makes_the_others_wait_and_a_probe_releases_them(
