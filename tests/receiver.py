@@ -51,6 +51,8 @@ class Mode(StrEnum):
     REDIRECT = "redirect"  # 302 to `redirect_to`
     HUGE_BODY = "huge body"  # 200 with a body that does not end
     STUCK_BODY = "stuck body"  # 200 with half of its body
+    BROKEN_BODY = "broken body"  # 200 with a body that breaks HTTP's rules
+    CUT = "cut"  # half of the status line, and the connection ends
 
 
 _STATUS = {
@@ -314,6 +316,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
         receiver.stopping.wait()
 
+    def _broken_body(self, _receiver: Receiver) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno length of a chunk\r\n")
+
+    def _cut(self, _receiver: Receiver) -> None:
+        self.wfile.write(b"HTTP/1.1 2")
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on the console."""
 
@@ -325,4 +333,6 @@ _MISBEHAVE = {
     Mode.GARBAGE: _Handler._garbage,
     Mode.HUGE_BODY: _Handler._huge_body,
     Mode.STUCK_BODY: _Handler._stuck_body,
+    Mode.BROKEN_BODY: _Handler._broken_body,
+    Mode.CUT: _Handler._cut,
 }

@@ -1,59 +1,47 @@
 """A destination's actor: attempts its due deliveries, a few at a time, until none is due.
 
-Each destination has its own, so that one that hangs holds up nobody else; within it a few lanes work side by side, so
-that one hanging request holds up no other. What happens after an attempt is decided in `deliveries.py`.
+Each destination has its own, so that one that hangs holds up nobody else; within it a few lanes attempt side by side,
+so that one hanging request holds up no other. One task claims for all lanes and one keeps what they bring, each many at
+a time, so that a destination never needs more than two connections to Postgres and holds none during an attempt.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import random
-import time
-from http import HTTPStatus
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from dunetrace.actors.base import wait
-from dunetrace.actors.rates import Rates
-from dunetrace.alerts import FORMS
-from dunetrace.alerts.guard import InternalAddressError
-from dunetrace.alerts.links import run_url
-from dunetrace.alerts.post import ATTEMPT_TIMEOUT_S, open_post
-from dunetrace.deliveries import ATTEMPT_CAP_S, Outcome, State, Verdict, after
+from dunetrace.actors.base import first_of, wait
+from dunetrace.actors.delivering import Delivering
+from dunetrace.actors.hand import MOST, Hand
+from dunetrace.alerts.post import open_post
+from dunetrace.deliveries import ATTEMPT_CAP_S, State
 from dunetrace.errors import StoreUnavailableError
-from dunetrace.store.writes import deliveries
-from dunetrace.store.writes.deliveries import Claim, Idle
-from dunetrace.telemetry import kind, log
+from dunetrace.store.writes.deliveries import Settled
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from dunetrace.alerts import Destination
     from dunetrace.alerts.post import Post
-    from dunetrace.deliveries import Alert, Next
+    from dunetrace.deliveries import Next
     from dunetrace.nursery import Context
     from dunetrace.store.writes.deliveries import Kept
 
 LANES = 4  # attempts at a time: enough that one slow answer is not felt, few enough to be polite
-# A receiver that answered 429 gets at most one alert a second from each lane for a while: Slack takes about that many.
-PACE_S, PACED_FOR_S = 1.0, 60.0
-LEASE_S = 3 * ATTEMPT_TIMEOUT_S  # an attempt and keeping its outcome fit in with room to spare
+PACE_S = 1.0  # of each lane, at a receiver that asked for a pause a while ago: Slack takes about one alert a second
 SOONEST_S = 0.02  # before looking again at what another process holds just now
+GATHER_S = 0.005  # outcomes that come one upon the other are kept together
+OUTAGE_LOOK_S = 1.0  # between looks while Postgres is away
 GRACE_S = 3.0  # for the attempts in hand at a stop; what is cut off is attempted again when its lease ends
 
 
-_LOGGED = {
-    State.DONE: (logging.INFO, "delivery.done"),
-    State.PENDING: (logging.WARNING, "delivery.failed"),
-    State.REFUSED: (logging.ERROR, "delivery.refused"),
-    State.EXPIRED: (logging.ERROR, "delivery.expired"),
-}
-
-
 class Turn(NamedTuple):
-    """What a lane did: the delivery it attempted, where that stands now and when it is due; or when to look again."""
+    """What a single attempt came to: the delivery, where that stands now and when it is due; or when to look again."""
 
     delivery_id: UUID | None = None
     state: State | None = None
@@ -71,95 +59,114 @@ class DestinationActor:
         rng: random.Random | None = None,
     ) -> None:
         self.name = f"destination:{destination.name}"
-        self._destination = destination
-        self._format = FORMS[destination.kind].message
+        self._delivering = Delivering(destination, rng or random.Random())
         self._wake = wake
-        self._rng = rng or random.Random()
-        self._rates = Rates()
-        self._bell = trio.Event()
-        self._told_internal = False
-        self._paced_until = -math.inf  # by trio's clock
+        self._bell = trio.Event()  # there may be something to claim, or room for it
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
+        hand = Hand(LANES)
+        ended, outcomes = trio.open_memory_channel[Settled](MOST)
         async with open_post(allow_private=ctx.settings.allow_private_destinations) as post:
-            async with trio.open_nursery() as lanes:
-                for _ in range(LANES):
-                    lanes.start_soon(self._lane, ctx, post)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hear, ctx)
+                nursery.start_soon(self._keep, ctx, hand, outcomes)
+                with ended:
+                    for _ in range(LANES):
+                        nursery.start_soon(self._lane, ctx, post, hand, ended.clone())
                 task_status.started()
-                while not ctx.stopping.is_set():
-                    await wait(self._wake, ctx.stopping, ctx.settings.alert_interval_s)
-                    self._ring()
-                lanes.cancel_scope.deadline = trio.current_time() + GRACE_S
+                await self._claim(ctx, hand)
+                await self._give_back(ctx, hand)
+                hand.close()
+                nursery.cancel_scope.deadline = trio.current_time() + GRACE_S
 
     async def run_once(self, ctx: Context, post: Post) -> Turn:
         """Attempt the next due delivery, if there is one. StoreUnavailableError while Postgres is away."""
-        claimed = await ctx.gateway.unit(deliveries.claim, self._destination.name, LEASE_S)
-        if isinstance(claimed, Idle):
+        claimed = await self._delivering.claim(ctx, 1)
+        if not claimed.claims:
             return Turn(wait_s=claimed.wait_s)
-        signal = claimed.alert.signal
-        rate = await self._rates.of(ctx.gateway, claimed.customer_id, signal)
-        link = run_url(ctx.settings.dashboard_url, signal.run_id)
-        outcome = await self._attempt(claimed.alert._replace(rate_context=rate, run_url=link), post)
-        if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:
-            self._paced_until = trio.current_time() + PACED_FOR_S
-        following = after(claimed.standing, outcome, self._rng)
-        kept = await ctx.gateway.unit(deliveries.keep, claimed, outcome, following)
-        self._report(claimed, outcome, following, kept)
-        return Turn(claimed.alert.delivery_id, following.state, following.wait_s)
+        settled = await self._delivering.attempt(claimed.claims[0], post)
+        await self._delivering.keep(ctx, [settled])
+        return Turn(settled.claim.alert.delivery_id, settled.following.state, settled.following.wait_s)
 
-    async def _lane(self, ctx: Context, post: Post) -> None:
+    async def _hear(self, ctx: Context) -> None:
         while not ctx.stopping.is_set():
-            bell = self._bell  # taken before looking, so that a hint that comes while we look is not missed
-            try:
-                turn = await self.run_once(ctx, post)
-            except StoreUnavailableError:
-                turn = Turn()
-            if turn.state is State.PENDING:
-                # A lane waits for its own delivery's next attempt instead of taking up another, so that a receiver
-                # that went away costs a few deliveries an attempt and not all of them.
-                with trio.move_on_after(min(turn.wait_s or 0.0, ATTEMPT_CAP_S)):
-                    await ctx.stopping.wait()
-            elif turn.state is State.DONE and trio.current_time() < self._paced_until:
-                with trio.move_on_after(PACE_S):
-                    await ctx.stopping.wait()
-            elif turn.delivery_id is None:
-                with trio.move_on_after(math.inf if turn.wait_s is None else max(turn.wait_s, SOONEST_S)):
-                    await bell.wait()
+            await wait(self._wake, ctx.stopping, ctx.settings.alert_interval_s)
+            self._ring()
 
-    async def _attempt(self, alert: Alert, post: Post) -> Outcome:
-        # An alert that cannot be put into words is refused, so that it stops neither the others nor this actor.
-        try:
-            message = self._format(alert, self._destination.secret, time.time())
-        except Exception as error:
-            return Outcome(Verdict.REFUSED, error=kind(error))
-        return await post.send(self._destination.url, message)
+    async def _claim(self, ctx: Context, hand: Hand) -> None:
+        """Claim what is due, as far as there is room for it, until a stop."""
+        while not ctx.stopping.is_set():
+            bell = self._bell  # taken before looking, so that what rings while we look is not missed
+            wait_s: float | None = None
+            if room := hand.room:
+                try:
+                    claimed = await self._delivering.claim(ctx, room)
+                except StoreUnavailableError:
+                    wait_s = OUTAGE_LOOK_S
+                else:
+                    hand.put(claimed.claims)
+                    wait_s = claimed.wait_s
+            hand.more_is_due = not room or wait_s == 0.0
+            with trio.move_on_after(math.inf if wait_s is None else max(wait_s, SOONEST_S)):
+                await bell.wait()
+
+    async def _lane(self, ctx: Context, post: Post, hand: Hand, ended: trio.MemorySendChannel[Settled]) -> None:
+        with ended:
+            async for claim in hand.claims:
+                began_at = trio.current_time()
+                settled = await self._delivering.attempt(claim, post)
+                is_done = settled.following.state is State.DONE
+                hand.attempted(trio.current_time() - began_at, smoothly=is_done and not self._delivering.is_paced)
+                await ended.send(settled)
+                await self._hold(ctx, settled.following)
+                hand.finished()
+                if hand.more_is_due:
+                    self._ring()
+
+    async def _hold(self, ctx: Context, following: Next) -> None:
+        """Keep a lane from taking up another delivery for a while."""
+        if following.state is State.PENDING:
+            # Until its own delivery's next attempt, so that a receiver that went away costs a few deliveries an attempt
+            # and not all of them; unless another's success shows that the receiver is there.
+            with trio.move_on_after(min(following.wait_s, ATTEMPT_CAP_S)):
+                await first_of(ctx.stopping.wait, self._delivering.success)
+        elif following.state is State.DONE and self._delivering.is_paced:
+            with trio.move_on_after(PACE_S):
+                await ctx.stopping.wait()
+
+    async def _keep(self, ctx: Context, hand: Hand, outcomes: trio.MemoryReceiveChannel[Settled]) -> None:
+        """Keep what the lanes bring: nearly at once, and together what came meanwhile. No lane waits for it."""
+        async for first in outcomes:
+            settled = [first]
+            await trio.sleep(GATHER_S)
+            while outcomes.statistics().current_buffer_used:
+                settled.append(outcomes.receive_nowait())
+            kept = await self._keep_at_last(ctx, settled)
+            if any(_makes_due(*each) for each in zip(settled, kept, strict=True)):
+                self._ring()
+            if not hand.is_quick:
+                await self._give_back(ctx, hand)
+
+    async def _keep_at_last(self, ctx: Context, settled: Sequence[Settled]) -> list[Kept]:
+        """Through an outage, too: an outcome that is forgotten is an alert that comes again."""
+        while True:
+            try:
+                return await self._delivering.keep(ctx, settled)
+            except StoreUnavailableError:
+                await trio.sleep(OUTAGE_LOOK_S)
+
+    async def _give_back(self, ctx: Context, hand: Hand) -> None:
+        if waiting := hand.take_back():
+            with suppress(StoreUnavailableError):  # then they are due when their lease ends
+                await self._delivering.give_back(ctx, waiting)
+            self._ring()
 
     def _ring(self) -> None:
         self._bell.set()
         self._bell = trio.Event()
 
-    def _report(self, claimed: Claim, outcome: Outcome, following: Next, kept: Kept) -> None:
-        name = self._destination.name
-        if outcome.error == InternalAddressError.__name__ and not self._told_internal:
-            self._told_internal = True
-            log.warning(
-                "destination.internal_address", destination=name, setting="DUNETRACE_ALLOW_PRIVATE_DESTINATIONS"
-            )
-        if not kept.known:
-            return
-        level, event = _LOGGED[following.state]
-        log.log(
-            level,
-            event,
-            destination=name,
-            delivery_id=str(claimed.alert.delivery_id),
-            status=outcome.status,
-            error=outcome.error,
-            round=following.round,
-            attempt=following.attempt,
-        )
-        if kept.circuit_opened:
-            log.warning("destination.circuit_opened", destination=name)
-        if kept.circuit_closed:
-            log.info("destination.circuit_closed", destination=name)
-            self._ring()
+
+def _makes_due(settled: Settled, kept: Kept) -> bool:
+    """Whether an outcome says something new about when to attempt what."""
+    following = settled.following
+    return following.state is State.PENDING or following.hold is not None or kept.circuit_closed

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import trio
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
+from dunetrace import deliveries as deliveries_module
 from dunetrace.actors import destination as destination_module
-from dunetrace.actors.destination import LEASE_S, DestinationActor
+from dunetrace.actors import hand as hand_module
+from dunetrace.actors.delivering import LEASE_S
+from dunetrace.actors.destination import DestinationActor
+from dunetrace.alerts import Destination
 from dunetrace.alerts import post as post_module
 from dunetrace.deliveries import LIFETIME_S, Outcome, State, Verdict, after, outcome_of
+from dunetrace.errors import StoreUnavailableError
 from dunetrace.store.gateway import Gateway, open_gateway
 from dunetrace.store.writes import deliveries as writes
-from dunetrace.store.writes.deliveries import Claim
-from tests.alerts.ground import SECRET, Ground, courier, dispatcher_for, ground_on, webhook
-from tests.receiver import Mode, Receiver
+from dunetrace.store.writes.deliveries import Claim, Settled
+from tests import slack as slack_server
+from tests.alerts.ground import SECRET, Ground, courier, dispatcher_for, ground_on, slack, webhook
+from tests.receiver import Mode, Received, Receiver
 
 HOUR_S = 3600.0
 
@@ -55,6 +63,16 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
     assert 0 <= request.arrived_at - document["sent_at"] < 5
 
 
+def _webhook_takes(request: Received) -> None:
+    document = Webhook(SECRET.encode()).verify(request.body, request.headers)
+    assert document["delivery_id"] == request.headers["webhook-id"]
+
+
+def _slack_takes(request: Received) -> None:
+    slack_server.assert_only_says_what_it_says(slack_server.accept(request.body))
+
+
+@pytest.mark.parametrize("take", [webhook, slack])
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
@@ -62,7 +80,10 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
         (Mode.SLOW, ("done", 200, None, 1)),
         (Mode.HUGE_BODY, ("done", 200, None, 1)),
         (Mode.STUCK_BODY, ("done", 200, None, 1)),
+        (Mode.BROKEN_BODY, ("done", 200, None, 1)),
         (Mode.BAD_REQUEST, ("refused", 400, None, 1)),
+        (Mode.FORBIDDEN, ("refused", 403, None, 1)),
+        (Mode.NOT_FOUND, ("refused", 404, None, 1)),
         (Mode.GONE, ("refused", 410, None, 1)),
         (Mode.REDIRECT, ("refused", 302, None, 1)),
         (Mode.ERROR, ("pending", 500, None, 3)),
@@ -70,6 +91,7 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
         (Mode.RATE_LIMITED, ("pending", 429, None, 3)),
         (Mode.UNAVAILABLE, ("pending", 503, None, 3)),
         (Mode.RESET, ("pending", None, "ReadError", 3)),
+        (Mode.CUT, ("pending", None, "RemoteProtocolError", 3)),
         (Mode.GARBAGE, ("pending", None, "RemoteProtocolError", 3)),
         (Mode.HANG, ("pending", None, "TooSlowError", 3)),
         (Mode.TRICKLE, ("pending", None, "TooSlowError", 3)),
@@ -77,26 +99,32 @@ async def test_a_delivery_done(ground: Ground, receiver: Receiver) -> None:
 )
 async def test_every_mood(
     ground: Ground,
-    receiver: Receiver,
     monkeypatch: pytest.MonkeyPatch,
     mode: Mode,
     expected: tuple[str, int | None, str | None, int],
+    take: Callable[[str], Destination],
 ) -> None:
     state, status, error, attempts = expected
     if error == "TooSlowError":
         monkeypatch.setattr(post_module, "ATTEMPT_TIMEOUT_S", 0.2)
-    receiver.mode, receiver.slow_s = mode, 0.05
-    await _owe(ground, "run")
-    async with courier(ground, webhook(receiver.url)) as actor:
-        assert len(await actor.until_idle()) == attempts
+    with Receiver(slack=take is slack) as receiver:
+        receiver.mode, receiver.slow_s = mode, 0.05
+        destination = take(receiver.url)
+        dispatcher = dispatcher_for(destination)
+        await ground.add_signal("run")
+        await dispatcher.run_once(ground.ctx)
+        async with courier(ground, destination) as actor:
+            assert len(await actor.until_idle()) == attempts
     row = await ground.delivery()
     assert (row["state"], row["last_status"], row["last_error"]) == (state, status, error)
     assert (row["round"], row["attempt"]) == ((1, 0) if state == "pending" else (0, 1))
     assert await ground.circuit_is_open() == (state == "pending")
     signals = await ground.rows("SELECT alerted FROM failure_signals")
     assert signals == [{"alerted": state == "done"}]
-    assert len({request.headers["webhook-id"] for request in receiver.requests}) == 1
     assert len(receiver.requests) == attempts
+    for request in receiver.requests:
+        (_slack_takes if take is slack else _webhook_takes)(request)
+    assert len({request.headers.get("webhook-id") for request in receiver.requests}) == 1
 
 
 async def test_a_failed_round_makes_the_others_wait_and_a_probe_releases_them(
@@ -282,9 +310,8 @@ async def test_two_side_by_side_tell_each_once(ground: Ground, receiver: Receive
 
 
 async def _claim(ground: Ground) -> Claim:
-    claimed = await ground.gateway.unit(writes.claim, "webhook", LEASE_S)
-    assert isinstance(claimed, Claim)
-    return claimed
+    ((claim,), _) = await ground.gateway.unit(writes.claim, "webhook", LEASE_S, 1)
+    return claim
 
 
 @pytest.mark.parametrize(
@@ -304,7 +331,8 @@ async def test_an_outcome_that_comes_after_another_took_over(ground: Ground, lat
     fresh = await _claim(ground)
     refused = outcome_of(404)
     for claimed, outcome, known in ((fresh, refused, True), (stale, late, state == "done")):
-        kept = await ground.gateway.unit(writes.keep, claimed, outcome, after(claimed.standing, outcome, rng))
+        settled = Settled(claimed, outcome, after(claimed.standing, outcome, rng))
+        (kept,) = await ground.gateway.unit(writes.keep, [settled])
         assert kept.known is known
     assert (await ground.delivery())["state"] == state
 
@@ -314,8 +342,8 @@ async def test_keeping_an_outcome_twice_is_keeping_it_once(ground: Ground) -> No
     await _owe(ground, "run")
     claimed = await _claim(ground)
     failed = Outcome(Verdict.FAILED, error="ReadError")
-    following = after(claimed.standing, failed, random.Random(1))
-    known = [(await ground.gateway.unit(writes.keep, claimed, failed, following)).known for _ in range(2)]
+    settled = Settled(claimed, failed, after(claimed.standing, failed, random.Random(1)))
+    known = [kept.known for _ in range(2) for kept in await ground.gateway.unit(writes.keep, [settled])]
     assert known == [True, False]
     assert (await ground.delivery())["attempt"] == 1
 
@@ -401,6 +429,115 @@ async def test_a_request_that_hangs_holds_up_no_other(ground: Ground, receiver: 
                 hint.send_nowait(None)
             await trio.to_thread.run_sync(receiver.wait_for, 20)
             nursery.cancel_scope.cancel()
+
+
+async def test_a_lane_that_waits_for_a_retry_goes_on_when_the_receiver_shows_to_be_there(
+    ground: Ground, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many that the receiver cannot digest as there are lanes, less one, hold up nobody."""
+    monkeypatch.setattr(deliveries_module, "ATTEMPT_BASE_S", 8.0)
+    receiver.choose = lambda body: Mode.ERROR if b'"poison' in body else None
+    poison = [f"poison {n}" for n in range(destination_module.LANES - 1)]
+    await _owe(ground, *poison, *(f"run {n:02}" for n in range(30)))
+    with trio.fail_after(4):  # half of what the first retry waits for at the least
+        async with trio.open_nursery() as nursery:
+            await _started(nursery, ground, receiver)
+            await trio.to_thread.run_sync(receiver.wait_for, len(poison) + 30)
+            ground.stopping.set()
+    states = {row["run_id"]: row["state"] for row in await ground.deliveries()}
+    assert {states.pop(run_id) for run_id in poison} == {"pending"}
+    assert set(states.values()) == {"done"}
+
+
+async def test_what_waits_in_the_hand_is_given_back_when_an_attempt_is_slow(
+    ground: Ground, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_module, "QUICK_S", 10.0)
+    monkeypatch.setattr(post_module, "ATTEMPT_TIMEOUT_S", 0.5)
+    await _owe(ground, *(f"run {n:02}" for n in range(40)))
+    receiver.script(*[Mode.OK] * 8)
+    receiver.mode = Mode.HANG
+    async with trio.open_nursery() as nursery:
+        await _started(nursery, ground, receiver)
+        await trio.to_thread.run_sync(receiver.wait_for, 8 + destination_module.LANES)
+        while (await _held(ground)) > destination_module.LANES:
+            await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert {row["attempt"] for row in await ground.deliveries() if row["state"] == "pending"} <= {0, 1}
+
+
+async def _held(ground: Ground) -> int:
+    (row,) = await ground.rows(
+        "SELECT count(*) AS held FROM deliveries WHERE state = 'pending' AND lease_until > now()"
+    )
+    return int(row["held"])
+
+
+async def test_a_stop_gives_back_what_is_in_the_hand(
+    ground: Ground, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_module, "QUICK_S", 10.0)
+    monkeypatch.setattr(destination_module, "GRACE_S", 0.2)
+    await _owe(ground, *(f"run {n:02}" for n in range(40)))
+    receiver.script(*[Mode.OK] * 8)
+    receiver.mode = Mode.HANG
+    async with trio.open_nursery() as nursery:
+        await _started(nursery, ground, receiver)
+        await trio.to_thread.run_sync(receiver.wait_for, 8 + destination_module.LANES)
+        while (await _held(ground)) <= destination_module.LANES:  # more than the lanes have
+            await trio.sleep(0.02)
+        ground.stopping.set()
+    assert await _held(ground) == destination_module.LANES  # those that were cut off
+
+
+async def test_outcomes_are_kept_through_an_outage(ground: Ground, receiver: Receiver) -> None:
+    """What was told while Postgres was away is not told again."""
+    lent = Falling(ground.gateway)
+    ground.gateway = cast("Gateway", lent)
+    run_ids = [f"run {n}" for n in range(10)]
+    await _owe(ground, *run_ids)
+    lent.is_away_for = writes.keep
+    async with trio.open_nursery() as nursery:
+        await _started(nursery, ground, receiver)
+        await trio.to_thread.run_sync(receiver.wait_for, len(run_ids))
+        await lent.was_away.wait()
+        lent.is_away_for = None
+        while {row["state"] for row in await ground.deliveries()} != {"done"}:
+            await trio.sleep(0.02)
+        ground.stopping.set()
+    assert sorted(_told(receiver)) == run_ids
+
+
+class Falling:
+    """A gateway whose Postgres is away for units of one function."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self.is_away_for: Any = None
+        self.was_away = trio.Event()
+
+    async def unit(self, fn: Any, *args: Any) -> Any:
+        if fn is self.is_away_for:
+            self.was_away.set()
+            raise StoreUnavailableError
+        return await self._gateway.unit(fn, *args)
+
+
+async def test_a_destination_that_hangs_holds_no_connection(ground: Ground, receiver: Receiver) -> None:
+    receiver.mode = Mode.HANG
+    await _owe(ground, *(f"run {n}" for n in range(10)))
+    async with trio.open_nursery() as nursery:
+        await _started(nursery, ground, receiver)
+        await trio.to_thread.run_sync(receiver.wait_for, destination_module.LANES)
+        while await ground.rows(_OTHERS_AT_WORK):
+            await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+
+
+_OTHERS_AT_WORK = """
+    SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dunetrace'
+        AND state <> 'idle' AND pid <> pg_backend_pid()
+"""
 
 
 async def test_a_stop_gives_the_attempt_in_hand_its_time(

@@ -9,7 +9,8 @@ from trio.testing import MockClock
 
 from dunetrace.actors.rates import KEPT_FOR, MOST_KEPT, Rates
 from dunetrace.explain import RateContext
-from dunetrace.signals import FailureSignal, FailureType, Severity
+from dunetrace.signals import FailureType
+from dunetrace.store.reads.rate import RateKey
 
 
 class SlowStore:
@@ -19,38 +20,47 @@ class SlowStore:
         self.cost_s = cost_s
         self.asked = 0
 
-    async def unit(self, _fn: Any, *_args: Any) -> RateContext:
+    async def unit(self, _fn: Any, keys: list[RateKey]) -> list[RateContext]:
         self.asked += 1
         answer = RateContext(self.asked, 1, 1 / self.asked, is_systemic=False)
         await trio.sleep(self.cost_s)
-        return answer
+        return [answer] * len(keys)
 
 
-def _signal(agent_id: str = "agent") -> FailureSignal:
-    return FailureSignal(FailureType.TOOL_LOOP, Severity.HIGH, "run", agent_id, "v", 1, 0.9)
+def _key(agent_id: str = "agent", customer_id: str = "default") -> RateKey:
+    return RateKey(customer_id, agent_id, FailureType.TOOL_LOOP)
 
 
 async def test_a_dear_rate_is_kept_in_proportion_to_its_cost(autojump_clock: MockClock) -> None:
     store: Any = SlowStore(cost_s=0.5)
     rates = Rates()
-    first = await rates.of(store, "default", _signal())
+    first = await rates.of(store, [_key()])
     await trio.sleep(0.5 * KEPT_FOR - 0.1)
-    assert await rates.of(store, "default", _signal()) == first
+    assert await rates.of(store, [_key()]) == first
     await trio.sleep(0.2)
-    assert await rates.of(store, "default", _signal()) != first
+    assert await rates.of(store, [_key()]) != first
 
 
 async def test_agents_and_customers_are_apart(autojump_clock: MockClock) -> None:
     store: Any = SlowStore(cost_s=0.5)
     rates = Rates()
-    for customer_id, agent_id in (("default", "a"), ("default", "b"), ("other", "a")):
-        await rates.of(store, customer_id, _signal(agent_id))
+    for key in (_key("a"), _key("b"), _key("a", customer_id="other")):
+        await rates.of(store, [key])
     assert store.asked == 3
+
+
+async def test_what_is_missing_is_counted_in_one_go(autojump_clock: MockClock) -> None:
+    store: Any = SlowStore(cost_s=0.5)
+    rates = Rates()
+    (first,) = await rates.of(store, [_key("a")])
+    both = await rates.of(store, [_key("b"), _key("a"), _key("b"), _key("c")])
+    assert store.asked == 2
+    assert both[1] == first and both[0] == both[2] == both[3] != first
 
 
 async def test_it_does_not_grow_without_bound(autojump_clock: MockClock) -> None:
     store: Any = SlowStore(cost_s=0.1)
     rates = Rates()
     for n in range(MOST_KEPT + 1):
-        await rates.of(store, "default", _signal(f"agent {n}"))
+        await rates.of(store, [_key(f"agent {n}")])
     assert len(rates._counted) == 1

@@ -56,7 +56,7 @@ def test_its_statuses(mode: Mode, status: int) -> None:
         assert [received.mode for received in receiver.requests] == [mode, Mode.OK]
 
 
-@pytest.mark.parametrize("mode", [Mode.HANG, Mode.RESET, Mode.GARBAGE])
+@pytest.mark.parametrize("mode", [Mode.HANG, Mode.RESET, Mode.GARBAGE, Mode.CUT, Mode.BROKEN_BODY])
 def test_its_silences(mode: Mode) -> None:
     with Receiver() as receiver:
         receiver.mode = mode

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from dunetrace import nursery
-from dunetrace.actors import destination
+from dunetrace.actors import delivering
 from dunetrace.health import Health
 from dunetrace.nursery import Context
 from dunetrace.store.embedded import EmbeddedPostgres
@@ -29,7 +29,7 @@ async def test_all_actors_crash_at_once(
     database: str, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nursery, "RESTART_BASE_S", 0.2)
-    monkeypatch.setattr(destination, "LEASE_S", 2.0)
+    monkeypatch.setattr(delivering, "LEASE_S", 2.0)
     ledger, told = Ledger(), {"webhook": receiver}
     async with house(environment(database, told), tmp_path) as home, load(home.ingest_url, ledger, seed=2):
         for restarts in (1, 2):

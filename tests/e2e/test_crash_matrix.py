@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from dunetrace import deliveries, nursery
-from dunetrace.actors import database, destination, digest
+from dunetrace.actors import database, delivering, digest
 from dunetrace.alerts import post
 from dunetrace.store import gateway, migrations
 from dunetrace.store.reads import digest as digest_reads
@@ -90,7 +90,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (leases, "RENEW_EVERY_S", 0.3),
         (post, "ATTEMPT_TIMEOUT_S", 0.5),
         (deliveries, "ATTEMPT_BASE_S", 0.1),
-        (destination, "LEASE_S", 1.0),
+        (delivering, "LEASE_S", 1.0),
         (digest, "LEASE_S", 1.0),
         (digest, "LOOK_S", 0.2),
     ):

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dunetrace.explain import RateContext
+from dunetrace.store.reads.scope import Scope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dunetrace.signals import FailureType
     from dunetrace.store.gateway import Connection
-    from dunetrace.store.reads.scope import Scope
 
 SYSTEMIC_RATE, SYSTEMIC_RUNS = 0.10, 2
+
+
+class RateKey(NamedTuple):
+    """What a rate is of."""
+
+    customer_id: str
+    agent_id: str
+    failure_type: FailureType
+
+
+async def rate_contexts(conn: Connection, keys: Sequence[RateKey]) -> list[RateContext]:
+    """One for each of `keys`, in their order."""
+    return [await rate_context(conn, Scope(key.customer_id), key.agent_id, key.failure_type) for key in keys]
 
 
 async def rate_context(conn: Connection, scope: Scope, agent_id: str, failure_type: FailureType) -> RateContext:

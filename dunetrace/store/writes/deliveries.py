@@ -1,19 +1,23 @@
-"""The few transactions of a destination actor: take a due delivery, keep what its attempt came to."""
+"""The few transactions of a destination actor: take due deliveries, keep what their attempts came to.
+
+Each works on many at a time: what a transaction costs is then no matter of how many alerts there are.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dunetrace.deliveries import LIFETIME_S, Alert, Kind, Standing, State
+from dunetrace.deliveries import LIFETIME_S, Alert, Kind, Next, Outcome, Standing, State
 from dunetrace.signals import FailureSignal, FailureType, Severity
+from dunetrace.store.columns import columns
 from dunetrace.store.reads.told import with_facts
 from dunetrace.store.writes import destinations, telling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+    from uuid import UUID
 
-    from dunetrace.deliveries import Next, Outcome
     from dunetrace.store.gateway import Connection
 
 _DUE = """
@@ -36,10 +40,19 @@ class Claim(NamedTuple):
         return self.alert.customer_id
 
 
-class Idle(NamedTuple):
-    """Nothing may be attempted now; in `wait_s` something may (None: nothing is pending)."""
+class Claimed(NamedTuple):
+    """What was taken. In `wait_s` there may be more: 0 when as much was due as was wanted, None: nothing is pending."""
 
+    claims: list[Claim]
     wait_s: float | None
+
+
+class Settled(NamedTuple):
+    """A claim that was attempted, what came of it, and what follows."""
+
+    claim: Claim
+    outcome: Outcome
+    following: Next
 
 
 class Kept(NamedTuple):
@@ -50,79 +63,67 @@ class Kept(NamedTuple):
     circuit_closed: bool = False
 
 
-async def claim(conn: Connection, destination: str, lease_s: float) -> Claim | Idle:
-    """Take the next due delivery of `destination`: the oldest, or while its circuit is open the one probe.
+async def claim(conn: Connection, destination: str, lease_s: float, most: int) -> Claimed:
+    """Take the next due deliveries of `destination`: the oldest ≤ `most`, or while its circuit is open the one probe.
 
-    Atomic: the lease, the probe's turn and the giving up of what is past its lifetime. A claim whose process dies is
-    due again when its lease ends. Deliveries whose signal is gone, or turned out to be a shadow, are given up here.
+    Atomic: the leases, the probe's turn and the giving up of what is past its lifetime. Claims whose process dies are
+    due again when their lease ends. Deliveries whose signal is gone, or turned out to be a shadow, are given up here.
     """
     # A lease that a crash of Postgres forgets costs at most a second telling; waiting for the disk costs each alert.
     await conn.execute("SET LOCAL synchronous_commit = off")
-    await conn.execute(
-        """
-        UPDATE deliveries SET state = 'expired', done_at = now()
-        WHERE destination = $1 AND state = 'pending' AND created_at <= now() - make_interval(secs => $2)
-          AND (lease_until IS NULL OR lease_until <= now())
-        """,
-        destination,
-        LIFETIME_S,
-    )
+    await _expire(conn, destination)
     circuit = await destinations.lock_open_circuit(conn, destination)
-    if circuit is not None and circuit.wait_s > 0:
-        return Idle(circuit.wait_s)
+    if circuit is None:
+        rows = await _take_tellable(conn, destination, "oldest", lease_s, most)
+        wait_s = 0.0 if len(rows) == most else await _next_due_s(conn, destination)
+        return Claimed(await _claims(conn, rows, circuit), wait_s)
+    if circuit.wait_s > 0:
+        return Claimed([], circuit.wait_s)
     # A probe is the delivery with the fewest failed rounds: one that a receiver cannot digest then holds up the others
     # for a minute, not for as long as it lives.
-    order = "oldest" if circuit is None else "least tried"
-    row = await _take(conn, destination, order, lease_s)
-    while row is not None and not row["tellable"]:
-        await _give_up(conn, row["id"])
-        row = await _take(conn, destination, order, lease_s)
-    if row is None:
-        return Idle(await _next_due_s(conn, destination))
-    if circuit is not None:
-        await destinations.send_probe(conn, destination, lease_s)
-    claimed = _claimed(row, circuit)
-    (alert,) = await with_facts(conn, [claimed.alert])
-    return claimed._replace(alert=alert)
+    rows = await _take_tellable(conn, destination, "least tried", lease_s, 1)
+    if not rows:
+        return Claimed([], await _next_due_s(conn, destination))
+    await destinations.send_probe(conn, destination, lease_s)
+    return Claimed(await _claims(conn, rows, circuit), lease_s)
 
 
-async def keep(conn: Connection, claim: Claim, outcome: Outcome, following: Next) -> Kept:
-    """Keep what an attempt came to and what follows from it.
+async def keep(conn: Connection, settled: Sequence[Settled]) -> list[Kept]:
+    """Keep what attempts at one destination came to and what follows from it, in the order they ended.
 
-    Atomic: the delivery, its signal's `alerted`, its destination's circuit. Idempotent. A success counts whoever
-    reports it; any other outcome only while the claim is still ours.
+    Atomic: the deliveries, their signals' `alerted`, the circuit. Idempotent. A success counts whoever reports it; any
+    other outcome only while the claim is still ours.
     """
-    done = following.state is State.DONE
-    updated = await conn.fetchval(
+    known = await _keep_outcomes(conn, settled)
+    done = [each.claim.alert.delivery_id for each in settled if each.following.state is State.DONE]
+    await telling.mark_alerted(conn, [delivery_id for delivery_id in done if delivery_id in known])
+    kept = []
+    shown_to_be_up = False
+    for claim, _, following in settled:
+        if claim.alert.delivery_id not in known:
+            kept.append(Kept(known=False))
+            continue
+        opened = closed = False
+        if following.closes_circuit:
+            closed = not shown_to_be_up and await destinations.close_circuit(conn, claim.destination)
+            shown_to_be_up = True
+        elif following.hold is not None:
+            opened = await destinations.hold(conn, claim.destination, following.hold, probe=claim.standing.probe)
+            shown_to_be_up = False
+        kept.append(Kept(known=True, circuit_opened=opened, circuit_closed=closed))
+    return kept
+
+
+async def give_back(conn: Connection, claims: Sequence[Claim]) -> None:
+    """Make claims that nobody attempted due again, as far as they are still ours. Idempotent."""
+    await conn.execute(
         """
-        UPDATE deliveries
-        SET state = $2, round = $3, attempt = $4, next_attempt_at = now() + make_interval(secs => $5),
-            lease_until = NULL, last_status = $6, last_error = $7,
-            done_at = CASE WHEN $2 = 'pending' THEN NULL ELSE now() END
-        WHERE id = $1 AND CASE WHEN $8 THEN state <> 'done' ELSE state = 'pending' AND lease_until = $9 END
-        RETURNING TRUE
+        UPDATE deliveries d SET lease_until = NULL
+        FROM unnest($1::uuid[], $2::timestamptz[]) AS ours (id, lease_until)
+        WHERE d.id = ours.id AND d.state = 'pending' AND d.lease_until = ours.lease_until
         """,
-        claim.alert.delivery_id,
-        following.state,
-        following.round,
-        following.attempt,
-        following.wait_s,
-        outcome.status,
-        outcome.error,
-        done,
-        claim.lease_until,
+        *columns([(claim.alert.delivery_id, claim.lease_until) for claim in claims], 2),
     )
-    if not updated:
-        return Kept(known=False)
-    if done:
-        await _mark_alerted(conn, claim)
-        await telling.mark_alerted(conn, [claim.alert.delivery_id])
-    opened = closed = False
-    if following.closes_circuit:
-        closed = await destinations.close_circuit(conn, claim.destination)
-    elif following.hold is not None:
-        opened = await destinations.hold(conn, claim.destination, following.hold, probe=claim.standing.probe)
-    return Kept(known=True, circuit_opened=opened, circuit_closed=closed)
 
 
 async def again(conn: Connection, names: Sequence[str]) -> int:
@@ -145,29 +146,79 @@ async def again(conn: Connection, names: Sequence[str]) -> int:
     return len(rows)
 
 
-async def _take(conn: Connection, destination: str, order: str, lease_s: float) -> Any:
-    return await conn.fetchrow(
-        f"""
-        WITH due AS (
-            SELECT id, customer_id, run_id, failure_type FROM deliveries
-            WHERE {_DUE} ORDER BY {_ORDERS[order]} LIMIT 1 FOR UPDATE SKIP LOCKED
-        )
-        UPDATE deliveries d SET lease_until = now() + make_interval(secs => $2)
-        FROM due LEFT JOIN failure_signals s
-            ON s.run_id = due.run_id AND s.customer_id = due.customer_id AND s.failure_type = due.failure_type
-        WHERE d.id = due.id
-        RETURNING d.id, d.customer_id, d.run_id, d.failure_type, d.destination, d.kind, d.round, d.attempt,
-                  d.lease_until, extract(epoch FROM now() - d.created_at)::float8 AS age_s,
-                  coalesce(NOT s.shadow, FALSE) AS tellable, s.severity, s.agent_id, s.agent_version, s.step_index,
-                  s.confidence, s.evidence, extract(epoch FROM s.detected_at)::float8 AS detected_at
-        """,  # noqa: S608 - only constants of this module are put together
+async def _expire(conn: Connection, destination: str) -> None:
+    await conn.execute(
+        """
+        UPDATE deliveries SET state = 'expired', done_at = now()
+        WHERE destination = $1 AND state = 'pending' AND created_at <= now() - make_interval(secs => $2)
+          AND (lease_until IS NULL OR lease_until <= now())
+        """,
         destination,
-        lease_s,
+        LIFETIME_S,
     )
 
 
-def _claimed(row: Any, circuit: destinations.Circuit | None) -> Claim:
-    signal = FailureSignal(
+async def _take_tellable(conn: Connection, destination: str, order: str, lease_s: float, most: int) -> list[Any]:
+    """Rows of due deliveries that can be told; those met on the way that cannot are given up."""
+    rows: list[Any] = []
+    while True:
+        found = await _take(conn, destination, order, lease_s, most - len(rows))
+        gone = [row["id"] for row in found if not row["tellable"]]
+        rows += (row for row in found if row["tellable"])
+        if not gone:
+            return rows
+        await _give_up(conn, gone)
+
+
+async def _take(conn: Connection, destination: str, order: str, lease_s: float, most: int) -> list[Any]:
+    # The ids as an array, not as a join: whatever Postgres believes of the table's size, it then goes by the keys.
+    return await conn.fetch(
+        f"""
+        WITH taken AS (
+            UPDATE deliveries SET lease_until = now() + make_interval(secs => $2)
+            WHERE id = ANY (ARRAY(
+                SELECT id FROM deliveries WHERE {_DUE} ORDER BY {_ORDERS[order]} LIMIT $3 FOR UPDATE SKIP LOCKED
+            ))
+            RETURNING id, customer_id, run_id, failure_type, destination, kind, round, attempt, lease_until, created_at
+        )
+        SELECT t.id, t.customer_id, t.run_id, t.failure_type, t.destination, t.kind, t.round, t.attempt, t.lease_until,
+               extract(epoch FROM now() - t.created_at)::float8 AS age_s,
+               coalesce(NOT s.shadow, FALSE) AS tellable, s.severity, s.agent_id, s.agent_version, s.step_index,
+               s.confidence, s.evidence, extract(epoch FROM s.detected_at)::float8 AS detected_at
+        FROM taken t LEFT JOIN failure_signals s
+            ON s.run_id = t.run_id AND s.customer_id = t.customer_id AND s.failure_type = t.failure_type
+        ORDER BY t.created_at, t.id
+        """,  # noqa: S608 - only constants of this module are put together
+        destination,
+        lease_s,
+        most,
+    )
+
+
+async def _claims(conn: Connection, rows: Sequence[Any], circuit: destinations.Circuit | None) -> list[Claim]:
+    alerts = [
+        Alert(row["id"], Kind(row["kind"]), _signal(row), row["detected_at"], customer_id=row["customer_id"])
+        for row in rows
+    ]
+    return [
+        Claim(
+            destination=row["destination"],
+            alert=alert,
+            standing=Standing(
+                round=row["round"],
+                attempt=row["attempt"],
+                age_s=row["age_s"],
+                probe=circuit is not None,
+                failed_rounds=circuit.failed_rounds if circuit is not None else 0,
+            ),
+            lease_until=row["lease_until"],
+        )
+        for row, alert in zip(rows, await with_facts(conn, alerts), strict=True)
+    ]
+
+
+def _signal(row: Any) -> FailureSignal:
+    return FailureSignal(
         failure_type=FailureType(row["failure_type"]),
         severity=Severity(row["severity"]),
         run_id=row["run_id"],
@@ -177,27 +228,15 @@ def _claimed(row: Any, circuit: destinations.Circuit | None) -> Claim:
         confidence=round(row["confidence"], 2),  # REAL: 0.95 comes back as 0.949999988079071
         evidence=row["evidence"],
     )
-    return Claim(
-        destination=row["destination"],
-        alert=Alert(row["id"], Kind(row["kind"]), signal, row["detected_at"], customer_id=row["customer_id"]),
-        standing=Standing(
-            round=row["round"],
-            attempt=row["attempt"],
-            age_s=row["age_s"],
-            probe=circuit is not None,
-            failed_rounds=circuit.failed_rounds if circuit is not None else 0,
-        ),
-        lease_until=row["lease_until"],
-    )
 
 
-async def _give_up(conn: Connection, delivery_id: object) -> None:
+async def _give_up(conn: Connection, ids: Sequence[UUID]) -> None:
     await conn.execute(
         """
         UPDATE deliveries SET state = 'expired', done_at = now(), lease_until = NULL, last_error = 'SignalGoneError'
-        WHERE id = $1
+        WHERE id = ANY($1)
         """,
-        delivery_id,
+        ids,
     )
 
 
@@ -212,13 +251,29 @@ async def _next_due_s(conn: Connection, destination: str) -> float | None:
     return wait_s
 
 
-async def _mark_alerted(conn: Connection, claim: Claim) -> None:
-    await conn.execute(
+async def _keep_outcomes(conn: Connection, settled: Sequence[Settled]) -> set[UUID]:
+    """The deliveries whose outcome counts."""
+    rows = await conn.fetch(
         """
-        UPDATE failure_signals SET alerted = TRUE
-        WHERE run_id = $1 AND customer_id = $2 AND failure_type = $3 AND NOT alerted
+        UPDATE deliveries d
+        SET state = n.state, round = n.round, attempt = n.attempt, lease_until = NULL,
+            next_attempt_at = now() + make_interval(secs => n.wait_s),
+            last_status = n.status, last_error = n.error,
+            done_at = CASE WHEN n.state = 'pending' THEN NULL ELSE now() END
+        FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::int[], $6::float8[], $7::int[],
+                    $8::text[]) AS n (id, lease_until, state, round, attempt, wait_s, status, error)
+        WHERE d.id = n.id AND CASE WHEN n.state = 'done' THEN d.state <> 'done'
+                                   ELSE d.state = 'pending' AND d.lease_until = n.lease_until END
+        RETURNING d.id
         """,
-        claim.alert.signal.run_id,
-        claim.customer_id,
-        claim.alert.signal.failure_type,
+        *columns([_outcome_row(each) for each in settled], 8),
     )
+    return {row["id"] for row in rows}
+
+
+def _outcome_row(settled: Settled) -> tuple[Any, ...]:
+    claim, outcome, following = settled
+    return (
+        claim.alert.delivery_id, claim.lease_until, following.state, following.round, following.attempt,
+        following.wait_s, outcome.status, outcome.error,
+    )  # fmt: skip

@@ -45,6 +45,8 @@ async def write(conn: Connection, judgements: Sequence[Judgement], at: datetime)
         inserts.append(values)
     if not inserts:
         return changes
+    # In key order, as a destination actor marks them alerted: neither ever waits for the other in a circle.
+    inserts.sort(key=lambda values: (values[1], values[0], values[2]))
     # A severity only rises, and one that did is due at the dispatcher again: it makes just the missing deliveries.
     # One statement, as everywhere here: a host that freezes between two messages of a pipeline (executemany) never
     # counts as idle in Postgres, which would keep its locks, those on the leases too.

@@ -77,10 +77,26 @@ async def count_in(conn: Connection, deliveries: Mapping[ThreadKey, UUID]) -> No
 
 
 async def mark_alerted(conn: Connection, deliveries: Sequence[UUID]) -> None:
-    """The signals that these deliveries counted were told: the deliveries succeeded."""
+    """The signals that these deliveries told of, or counted, are alerted: the deliveries succeeded.
+
+    Locks the signals in key order, as the poller does: neither ever waits for the other in a circle.
+    """
+    if not deliveries:
+        return
     await conn.execute(
-        "UPDATE failure_signals s SET alerted = TRUE FROM gathered_signals g WHERE g.delivery_id = ANY($1) "
-        "AND s.run_id = g.run_id AND s.customer_id = g.customer_id AND s.failure_type = g.failure_type "
-        "AND NOT s.alerted AND NOT s.shadow",
+        """
+        WITH told AS MATERIALIZED (
+            SELECT s.id
+            FROM (
+                SELECT run_id, customer_id, failure_type, FALSE AS counted FROM deliveries WHERE id = ANY($1)
+                UNION ALL
+                SELECT run_id, customer_id, failure_type, TRUE FROM gathered_signals WHERE delivery_id = ANY($1)
+            ) k JOIN failure_signals s USING (run_id, customer_id, failure_type)
+            WHERE NOT s.alerted AND NOT (k.counted AND s.shadow)
+            ORDER BY s.run_id COLLATE "C", s.customer_id COLLATE "C", s.failure_type COLLATE "C"
+            FOR UPDATE OF s
+        )
+        UPDATE failure_signals SET alerted = TRUE WHERE id = ANY (ARRAY(SELECT id FROM told))
+        """,
         list(deliveries),
     )
