@@ -37,8 +37,9 @@ class Call:
     """
 
     __slots__ = (
-        "alternating_since", "args_hash", "cached_tokens", "call_id", "duration_ms", "empty", "failed", "kind", "name", "number",
-        "position", "prompt_tokens", "received_at", "repeat", "shape_hash", "spent", "step_index", "timestamp", "tool_number",
+        "alternating_since", "args_hash", "cached_tokens", "call_id", "duration_ms", "empty", "failed", "kind", "name",
+        "number", "position", "prompt_tokens", "received_at", "repeat", "shape_hash", "spent", "step_index",
+        "timestamp", "tool_number",
     )  # fmt: skip
 
     def __init__(self, kind: CallKind, name: str, event: Event) -> None:

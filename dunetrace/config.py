@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import platformdirs
-import yaml
 from dotenv import dotenv_values
 
+from dunetrace import documents, prices
 from dunetrace.detectors import thresholds
 from dunetrace.errors import SettingError
 from dunetrace.signals import Severity
@@ -67,6 +67,9 @@ class Settings:
     alert_interval_s: float
     stall_timeout_s: float
     detectors_path: Path | None
+    prices_path: Path | None
+    fleet_alerts: bool
+    fleet_error_rate: float
     slack_webhook_url: str | None = field(repr=False)
     slack_min_severity: str
     webhook_url: str | None = field(repr=False)
@@ -87,12 +90,14 @@ class Settings:
     cors_origins: tuple[str, ...]
     log_level: str
     limits: thresholds.Limits = field(repr=False)
+    prices: prices.Prices = field(repr=False)
 
 
 def load(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:
     """Read everything. Raises SettingError.
 
-    `environ` defaults to the process's, `directory` (where `.env` and detectors.yml may lie) to the working directory.
+    `environ` defaults to the process's, `directory`, where `.env`, detectors.yml and prices.yml may lie, to the working
+    directory.
     """
     here = directory or Path.cwd()
     given = {**_dotenv(here / ".env"), **(os.environ if environ is None else environ)}
@@ -108,7 +113,9 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     if values["during_outage"] == "spool" and values["promise"] != "journal":
         raise SettingError("DUNETRACE_INGEST_DURING_OUTAGE: spool needs DUNETRACE_PROMISE=journal")
     values["auth_mode"] = _auth_mode(values["auth_mode"], binds)
-    values["limits"] = _limits(values["detectors_path"], here)
+    detectors = documents.read("DETECTORS_CONFIG", values["detectors_path"], here / "detectors.yml")
+    values["limits"] = thresholds.check(detectors)
+    values["prices"] = prices.check(documents.read("PRICES_CONFIG", values["prices_path"], here / "prices.yml"))
     return Settings(**values)
 
 
@@ -136,6 +143,19 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         if not low <= seconds <= high:
             raise ValueError(f"{value!r} is not a number of seconds from {low:g} to {high:g}")
         return seconds
+
+    return parse
+
+
+def _share(low: float, high: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not low <= share <= high:
+            raise ValueError(f"{value!r} is not a number from {low:g} to {high:g}")
+        return share
 
     return parse
 
@@ -222,6 +242,12 @@ SETTINGS: tuple[Setting, ...] = (
             "a run silent for this long is judged as stalled, in seconds"),
     Setting("DETECTORS_CONFIG", "detectors_path", None, _path,
             "thresholds. Unset: `detectors.yml` in the working directory, if there"),
+    Setting("PRICES_CONFIG", "prices_path", None, _path,
+            "what tokens cost. Unset: `prices.yml` in the working directory, if there"),
+    Setting("DUNETRACE_FLEET_ALERTS", "fleet_alerts", "true", _flag,
+            "whether a failure that became more frequent with a version, a deploy or in an hour is told"),
+    Setting("DUNETRACE_FLEET_ERROR_RATE", "fleet_error_rate", "0.001", _share(1e-9, 0.1),
+            "how often chance alone may cause such an alert, for each agent, failure type and version"),
     Setting("SLACK_WEBHOOK_URL", "slack_webhook_url", None, _http_url, "Slack's incoming webhook"),
     Setting("SLACK_MIN_SEVERITY", "slack_min_severity", "HIGH", _one_of(*Severity),
             "least severe signal that Slack is told"),
@@ -284,22 +310,5 @@ def _dotenv(path: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _limits(path: Path | None, here: Path) -> thresholds.Limits:
-    found = path or here / "detectors.yml"
-    if path is None and not found.exists():
-        return thresholds.DEFAULT
-    try:
-        document = yaml.safe_load(found.read_text("utf-8"))
-    except OSError as error:
-        raise SettingError(f"DETECTORS_CONFIG: {found} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise SettingError(f"DETECTORS_CONFIG: {found} is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark is not None else ""
-        raise SettingError(f"DETECTORS_CONFIG: {found} is not YAML{line}") from None
-    return thresholds.check(document)
-
-
-if {setting.field for setting in SETTINGS} | {"limits"} != {entry.name for entry in fields(Settings)}:
+if {setting.field for setting in SETTINGS} | {"limits", "prices"} != {entry.name for entry in fields(Settings)}:
     raise AssertionError("SETTINGS and Settings name different fields")

@@ -12,6 +12,7 @@ import json
 import math
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid5
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import random
 
     from dunetrace.explain import RateContext
+    from dunetrace.fleet import FleetShift
+    from dunetrace.prices import Cost
     from dunetrace.signals import FailureSignal, Severity
 
 ATTEMPTS_A_ROUND = 3
@@ -40,6 +43,7 @@ class Kind(StrEnum):
     UPDATE = "update"
     RESOLVED = "resolved"
     ESCALATED = "escalated"
+    FLEET = "fleet"
 
 
 class State(StrEnum):
@@ -60,17 +64,30 @@ class Verdict(StrEnum):
 
 
 class Subscription(NamedTuple):
-    """What a destination wants to be told: signals of at least `min_severity`."""
+    """What a destination wants to be told: signals of at least `min_severity`, of agents that match one of `agents`.
+
+    `agents` are shell patterns, none of them means all agents. Repeats are gathered for `gather_s` (0: each signal is
+    told at once); `resolved` is whether it is told when an issue it was told of is resolved.
+    """
 
     destination: str
     kind: str
     min_severity: Severity
+    agents: tuple[str, ...] = ()
+    gather_s: float = 0.0
+    resolved: bool = True
+
+    def wants(self, agent_id: str, severity: Severity) -> bool:
+        """Whether it is told of a signal of this agent that is this severe."""
+        listed = not self.agents or any(fnmatchcase(agent_id, pattern) for pattern in self.agents)
+        return listed and severity.rank >= self.min_severity.rank
 
 
 class Alert(NamedTuple):
     """What a delivery tells, whatever form its destination wants it in. Times are float Unix seconds.
 
-    `run_url` is where the run is looked at; None where nobody knows where the page is.
+    `run_url` is where the run is looked at; None where nobody knows where the page is. Of kind `FLEET`, `fleet` is what
+    is told, and the signal is that of the newest run that shows it.
     """
 
     delivery_id: UUID
@@ -79,6 +96,8 @@ class Alert(NamedTuple):
     detected_at: float
     rate_context: RateContext | None = None
     run_url: str | None = None
+    fleet: FleetShift | None = None
+    cost: Cost | None = None
 
 
 class Outcome(NamedTuple):

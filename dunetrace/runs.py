@@ -55,8 +55,9 @@ class RunState:
         "_named", "_open", "agent_id", "agent_version", "answers", "as_of", "baseline_steps", "dropped_events",
         "durations", "ended_at", "error_type", "event_count", "exit_reason", "failures", "first_tool_step", "injection",
         "input_hash", "last_order", "last_received_at", "llm_calls", "llm_ms", "loops", "model", "parent_run_id",
-        "prompts", "retrieval_calls", "retrievals", "run_id", "sdk", "silent", "spending", "started_at", "started_received_at",
-        "step_count", "steps", "stretches", "task_hash", "terminal", "tool_calls", "tools", "total_tokens", "turns",
+        "prompts", "retrieval_calls", "retrievals", "run_id", "sdk", "silent", "spending", "started_at",
+        "started_received_at", "step_count", "steps", "stretches", "task_hash", "terminal", "tool_calls", "tools",
+        "total_tokens", "turns",
     )  # fmt: skip
 
     def __init__(self, run_id: str) -> None:

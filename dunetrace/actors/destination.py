@@ -17,6 +17,7 @@ import trio
 
 from dunetrace.actors.base import wait
 from dunetrace.actors.rates import Rates
+from dunetrace.actors.telling import completed
 from dunetrace.alerts import FORMS
 from dunetrace.alerts.guard import InternalAddressError
 from dunetrace.alerts.links import run_url
@@ -99,7 +100,8 @@ class DestinationActor:
         signal = claimed.alert.signal
         rate = await self._rates.of(ctx.gateway, claimed.customer_id, signal)
         link = run_url(ctx.settings.dashboard_url, signal.run_id)
-        outcome = await self._attempt(claimed.alert._replace(rate_context=rate, run_url=link), post)
+        (alert,) = await completed(ctx.gateway, [claimed.alert], ctx.settings.prices)
+        outcome = await self._attempt(alert._replace(rate_context=rate, run_url=link), post)
         if outcome.status == HTTPStatus.TOO_MANY_REQUESTS:
             self._paced_until = trio.current_time() + PACED_FOR_S
         following = after(claimed.standing, outcome, self._rng)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dunetrace.alerts import blocks, sample
 from dunetrace.alerts.webhook import without_digests
-from dunetrace.explain import Explanation, RateContext, explain
+from dunetrace.alerts.words import words
 from dunetrace.signals import Severity
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dunetrace.alerts.webhook import Message
     from dunetrace.deliveries import Alert
+    from dunetrace.explain import Explanation, RateContext
 
 COLOURS = {
     Severity.CRITICAL: "#FF0000",
@@ -33,7 +34,7 @@ _EMOJI = {Severity.CRITICAL: "🔴", Severity.HIGH: "🟠", Severity.MEDIUM: "�
 def message(alert: Alert, _secret: str | None, _sent_at: float) -> Message:
     """The request that tells of `alert`. Slack's address is its secret, and Slack stamps the time itself."""
     signal = replace(alert.signal, evidence=without_digests(alert.signal.evidence))
-    return _message(alert, explain(signal))
+    return _message(alert, words(alert._replace(signal=signal)))
 
 
 def test_message(delivery_id: UUID, _secret: str | None, sent_at: float) -> Message:
@@ -41,15 +42,15 @@ def test_message(delivery_id: UUID, _secret: str | None, sent_at: float) -> Mess
     return _message(sample.alert(delivery_id, sent_at), sample.WORDS)
 
 
-def _message(alert: Alert, words: Explanation) -> Message:
+def _message(alert: Alert, said: Explanation) -> Message:
     severity = alert.signal.severity
-    fallback = f"{severity}: {words.title} ({alert.signal.agent_id})"
-    return blocks.message(fallback, COLOURS[severity], list(_blocks(alert, words)))
+    fallback = f"{severity}: {said.title} ({alert.signal.agent_id})"
+    return blocks.message(fallback, COLOURS[severity], list(_blocks(alert, said)))
 
 
-def _blocks(alert: Alert, words: Explanation) -> Iterator[blocks.Block]:
+def _blocks(alert: Alert, said: Explanation) -> Iterator[blocks.Block]:
     signal = alert.signal
-    yield blocks.header(f"{_EMOJI[signal.severity]} {words.title}")
+    yield blocks.header(f"{_EMOJI[signal.severity]} {said.title}")
     yield blocks.context(
         [
             f"{signal.severity}",
@@ -62,10 +63,12 @@ def _blocks(alert: Alert, words: Explanation) -> Iterator[blocks.Block]:
     )
     if alert.rate_context is not None:
         yield blocks.line(rate_line(alert.rate_context))
-    yield blocks.section("What happened", blocks.prose(words.what))
-    yield blocks.section("Why it matters", blocks.prose(words.why_it_matters))
-    yield blocks.section("Evidence", blocks.prose(words.evidence_summary))
-    for fix in words.suggested_fixes[:1]:
+    yield blocks.section("What happened", blocks.prose(said.what))
+    yield blocks.section("Why it matters", blocks.prose(said.why_it_matters))
+    yield blocks.section("Evidence", blocks.prose(said.evidence_summary))
+    if alert.cost is not None and (cost := alert.cost.words()) is not None:
+        yield blocks.line(cost)
+    for fix in said.suggested_fixes[:1]:
         snippet = [blocks.code(fix.code)] if fix.code.strip() else []
         yield blocks.section("First fix to try", blocks.prose(fix.description), *snippet)
     yield from blocks.button("Open the run", alert.run_url)

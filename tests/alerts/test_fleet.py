@@ -56,7 +56,15 @@ def test_looks_come_at_doubling_counts_and_end() -> None:
         looks.append(at)
         at = following_look(at)
     assert looks == [MIN_RUNS * 2**n for n in range(LOOKS)]
-    assert [following_look(runs) for runs in (19, 20, 39, 40, 85, 10_239, 10_240)] == [20, 40, 40, 80, 160, 10_240, None]
+    assert [following_look(runs) for runs in (19, 20, 39, 40, 85, 10_239, 10_240)] == [
+        20,
+        40,
+        40,
+        80,
+        160,
+        10_240,
+        None,
+    ]
 
 
 @pytest.mark.parametrize("fleets", [1_500, proof])
