@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # Through the index on (customer_id, agent_id, processed_at).
 _JUDGED = """
-r.customer_id = $1 AND r.agent_id = $2 AND r.processed_at >= $3 AND r.processed_at < coalesce($4::timestamptz, 'infinity')
+r.customer_id = $1 AND r.agent_id = $2
+AND r.processed_at >= $3 AND r.processed_at < coalesce($4::timestamptz, 'infinity')
 AND ($5::text IS NULL OR (r.agent_version = $5) = $6)
 AND r.trigger IS NOT NULL AND r.dropped_events = 0 AND r.parked_error IS NULL
 """
