@@ -7,11 +7,10 @@ only, everywhere. A rate is a share of runs, 0..1.
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from dunetrace.fleet import Scope
 from dunetrace.serving.api.shapes import AffectedRun, Page, Seconds
 
 Day = Annotated[date, Meta(description="YYYY-MM-DD, the UTC day the run started on")]
@@ -170,7 +169,9 @@ class FleetSignal(Struct):
     agent_id: str
     failure_type: str
     severity: Annotated[str, Meta(description="the most frequent one of the affected runs' signals")]
-    scope: Annotated[Scope, Meta(description="what it is since: a version, a deploy; or the hour it was seen in")]
+    scope: Annotated[
+        Literal["version", "deploy", "hour"], Meta(description="since when: a version, a deploy; or the hour of it")
+    ]
     subject: Annotated[str, Meta(description="the version, the deploy, or the hour as YYYY-MM-DDTHH:00Z")]
     since: Annotated[float, Meta(description="when the version, deploy or hour began, Unix seconds")]
     title: Annotated[str, Meta(description="it in one line")]
