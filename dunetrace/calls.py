@@ -13,6 +13,7 @@ from dunetrace.events import Event
 
 if TYPE_CHECKING:
     from dunetrace.views.loops import Repeat
+    from dunetrace.views.spending import Spent
 
 MAX_OPEN_CALLS = 256  # of one kind; the oldest is forgotten first, and counts as unanswered
 
@@ -31,13 +32,14 @@ class Call:
 
     `position` counts the run's events, `number` its initiating events and `tool_number` its tool calls, each from 1.
     `duration_ms` and `failed` are None until it is answered. Of LLM calls: `empty` says whether the answer ended in
-    `stop` with nothing in it, None where that is not known; `prompt_tokens` are 0 where not known. Times are Unix
-    seconds.
+    `stop` with nothing in it, None where that is not known; `prompt_tokens`, and `cached_tokens` of them, are 0 where
+    not known; to `spent` its tokens are added. Times are Unix seconds.
     """
 
     __slots__ = (
-        "alternating_since", "args_hash", "call_id", "duration_ms", "empty", "failed", "kind", "name", "number",
-        "position", "prompt_tokens", "received_at", "repeat", "shape_hash", "step_index", "timestamp", "tool_number",
+        "alternating_since", "args_hash", "cached_tokens", "call_id", "duration_ms", "empty", "failed", "kind", "name",
+        "number", "position", "prompt_tokens", "received_at", "repeat", "shape_hash", "spent", "step_index",
+        "timestamp", "tool_number",
     )  # fmt: skip
 
     def __init__(self, kind: CallKind, name: str, event: Event) -> None:
@@ -49,7 +51,8 @@ class Call:
         self.received_at = event.received_at
         self.position = self.number = self.tool_number = self.alternating_since = 0
         self.args_hash = self.shape_hash = ""
-        self.prompt_tokens = 0
+        self.prompt_tokens = self.cached_tokens = 0
+        self.spent: Spent | None = None
         self.empty: bool | None = None
         self.repeat: Repeat | None = None
         self.failed: bool | None = None

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import platformdirs
 from dotenv import dotenv_values
 
-from dunetrace import documents
+from dunetrace import documents, prices
 from dunetrace.alerts import listing
 from dunetrace.alerts.destinations import FROM_SETTINGS, Destination
 from dunetrace.detectors import thresholds
@@ -70,6 +70,9 @@ class Settings:
     stall_timeout_s: float
     detectors_path: Path | None
     alerts_path: Path | None
+    prices_path: Path | None
+    fleet_alerts: bool
+    fleet_error_rate: float
     slack_webhook_url: str | None = field(repr=False)
     slack_min_severity: str
     alert_window_s: float
@@ -92,13 +95,13 @@ class Settings:
     log_level: str
     limits: thresholds.Limits = field(repr=False)
     listed: tuple[Destination, ...] = field(repr=False)
+    prices: prices.Prices = field(repr=False)
 
 
 def load(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:
     """Read everything. Raises SettingError.
 
-    `environ` defaults to the process's, `directory`, where `.env`, detectors.yml and alerts.yml may lie, to the working
-    directory.
+    `environ` defaults to the process's, `directory`, where `.env` and the YAML files may lie, to the working directory.
     """
     here = directory or Path.cwd()
     given = {**_dotenv(here / ".env"), **(os.environ if environ is None else environ)}
@@ -119,6 +122,7 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     alerts = documents.read("ALERTS_CONFIG", values["alerts_path"], here / "alerts.yml")
     taken = {name: setting for name, setting in FROM_SETTINGS.items() if given.get(setting)}
     values["listed"] = listing.check(alerts, given, taken, values["alert_window_s"])
+    values["prices"] = prices.check(documents.read("PRICES_CONFIG", values["prices_path"], here / "prices.yml"))
     return Settings(**values)
 
 
@@ -146,6 +150,19 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
         if not low <= seconds <= high:
             raise ValueError(f"{value!r} is not a number of seconds from {low:g} to {high:g}")
         return seconds
+
+    return parse
+
+
+def _share(low: float, high: float) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not low <= share <= high:
+            raise ValueError(f"{value!r} is not a number from {low:g} to {high:g}")
+        return share
 
     return parse
 
@@ -234,6 +251,12 @@ SETTINGS: tuple[Setting, ...] = (
             "thresholds. Unset: `detectors.yml` in the working directory, if there"),
     Setting("ALERTS_CONFIG", "alerts_path", None, _path,
             "more destinations of alerts. Unset: `alerts.yml` in the working directory, if there"),
+    Setting("PRICES_CONFIG", "prices_path", None, _path,
+            "what tokens cost. Unset: `prices.yml` in the working directory, if there"),
+    Setting("DUNETRACE_FLEET_ALERTS", "fleet_alerts", "true", _flag,
+            "whether a failure that became more frequent with a version, a deploy or in an hour is told"),
+    Setting("DUNETRACE_FLEET_ERROR_RATE", "fleet_error_rate", "0.001", _share(1e-9, 0.1),
+            "how often chance alone may cause such an alert, for each agent, failure type and version"),
     Setting("SLACK_WEBHOOK_URL", "slack_webhook_url", None, _http_url, "Slack's incoming webhook"),
     Setting("SLACK_MIN_SEVERITY", "slack_min_severity", "HIGH", _one_of(*Severity),
             "least severe signal that Slack is told"),
@@ -296,5 +319,6 @@ def _dotenv(path: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-if {setting.field for setting in SETTINGS} | {"limits", "listed"} != {entry.name for entry in fields(Settings)}:
+_FROM_FILES = {"limits", "listed", "prices"}
+if {setting.field for setting in SETTINGS} | _FROM_FILES != {entry.name for entry in fields(Settings)}:
     raise AssertionError("SETTINGS and Settings name different fields")

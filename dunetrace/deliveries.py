@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import random
 
     from dunetrace.explain import RateContext
+    from dunetrace.fleet import FleetShift
+    from dunetrace.prices import Cost
     from dunetrace.signals import FailureSignal, Severity
 
 ATTEMPTS_A_ROUND = 3
@@ -42,6 +44,7 @@ class Kind(StrEnum):
     UPDATE = "update"
     RESOLVED = "resolved"
     ESCALATED = "escalated"
+    FLEET = "fleet"
 
 
 class State(StrEnum):
@@ -102,7 +105,8 @@ class Alert(NamedTuple):
     """What a delivery tells, whatever form its destination wants it in. Times are float Unix seconds.
 
     `run_url` is where the run is looked at; None where nobody knows where the page is. `reopened`: the first of an
-    issue that had been resolved.
+    issue that had been resolved. Of kind `FLEET`, `fleet` is what is told, and the signal is that of the newest run
+    that shows it.
     """
 
     delivery_id: UUID
@@ -115,6 +119,8 @@ class Alert(NamedTuple):
     reopened: bool = False
     gathered: Gathered | None = None
     issue: ResolvedIssue | None = None
+    fleet: FleetShift | None = None
+    cost: Cost | None = None
 
 
 class Outcome(NamedTuple):

@@ -126,11 +126,14 @@ EVENT_TYPES: Final[Mapping[str, Mapping[str, Kind]]] = MappingProxyType(
             sdk_version=Kind.NAME,
         ),
         "user.message": _keys("input_text"),
-        "llm.called": _keys(model=Kind.NAME, prompt_tokens=Kind.COUNT, call_id=Kind.CALL_ID),
+        "llm.called": _keys(
+            model=Kind.NAME, prompt_tokens=Kind.COUNT, cached_prompt_tokens=Kind.COUNT, call_id=Kind.CALL_ID
+        ),
         "llm.responded": _keys(
             "output",
             completion_tokens=Kind.COUNT,
             prompt_tokens=Kind.COUNT,
+            cached_prompt_tokens=Kind.COUNT,
             latency_ms=Kind.DURATION,
             finish_reason=Kind.FINISH_REASON,
             call_id=Kind.CALL_ID,

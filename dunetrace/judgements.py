@@ -141,6 +141,7 @@ def _facts(case: Case, state: RunState) -> dict[str, Any]:
         "tool_calls": state.tool_calls,
         "first_tool_step": state.first_tool_step,
         "total_tokens": state.total_tokens,
+        "token_mix": state.spending.mix,
         "dropped_events": state.dropped_events,
         "signal_count": before.get("signal_count", 0),
         "trigger": before.get("trigger"),

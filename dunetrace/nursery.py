@@ -23,6 +23,7 @@ from dunetrace.actors.demo import Demo
 from dunetrace.actors.destination import DestinationActor
 from dunetrace.actors.digest import Digest
 from dunetrace.actors.dispatcher import Dispatcher
+from dunetrace.actors.fleet import Fleet
 from dunetrace.actors.ingest import IngestActor
 from dunetrace.actors.journal import JournalActor
 from dunetrace.actors.poller import Poller
@@ -121,6 +122,7 @@ def plan(roles: Sequence[str], destinations: Sequence[Destination], bell: Bell, 
         *only(
             "dispatcher",
             Dispatcher(destinations, bell.listen("dispatcher"), hints),
+            Fleet(destinations, hints),
             *(DestinationActor(d, bell.listen(f"destination:{d.name}")) for d in destinations),
         ),
         *only("digest", Digest(destinations)),

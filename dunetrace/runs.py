@@ -19,6 +19,7 @@ from dunetrace.views.failures import FailureView
 from dunetrace.views.loops import LoopView
 from dunetrace.views.prompts import PromptView
 from dunetrace.views.retrievals import RetrievalView
+from dunetrace.views.spending import SpendingView, Spent
 from dunetrace.views.stretches import StretchView
 
 MAX_STEPS = 2_000  # the last initiating events kept one by one
@@ -54,8 +55,9 @@ class RunState:
         "_named", "_open", "agent_id", "agent_version", "answers", "as_of", "baseline_steps", "dropped_events",
         "durations", "ended_at", "error_type", "event_count", "exit_reason", "failures", "first_tool_step", "injection",
         "input_hash", "last_order", "last_received_at", "llm_calls", "llm_ms", "loops", "model", "parent_run_id",
-        "prompts", "retrieval_calls", "retrievals", "run_id", "sdk", "silent", "started_at", "started_received_at",
-        "step_count", "steps", "stretches", "task_hash", "terminal", "tool_calls", "tools", "total_tokens", "turns",
+        "prompts", "retrieval_calls", "retrievals", "run_id", "sdk", "silent", "spending", "started_at",
+        "started_received_at", "step_count", "steps", "stretches", "task_hash", "terminal", "tool_calls", "tools",
+        "total_tokens", "turns",
     )  # fmt: skip
 
     def __init__(self, run_id: str) -> None:
@@ -83,6 +85,7 @@ class RunState:
         self.prompts = PromptView()
         self.retrievals = RetrievalView()
         self.durations = DurationView()
+        self.spending = SpendingView()
         self._open = {kind: OpenCalls() for kind in CALL_KINDS}
         self._named = False
 
@@ -130,7 +133,7 @@ class RunState:
         """An estimate of the memory held."""
         open_calls = sum(map(len, self._open.values()))
         kept = self.loops.entries + self.stretches.entries + self.failures.entries + self.retrievals.entries
-        return 8_000 + 540 * len(self.steps) + 500 * open_calls + 350 * kept
+        return 8_000 + 560 * len(self.steps) + 500 * open_calls + 350 * kept
 
     # ---- one handler for each event type
 
@@ -197,15 +200,19 @@ class RunState:
         self.llm_calls += 1
         self.model = self.model or payload.get("model") or ""
         self.stretches.now.llm_called(event.step_index, self.total_tokens, self.llm_ms)
-        self._prompted(self._call(CallKind.LLM, "", event), payload)
+        call = self._call(CallKind.LLM, "", event)
+        call.spent = self.spending.on(payload.get("model") or self.model)
+        self._prompted(call, call.spent, payload)
 
     def _llm_responded(self, event: Event) -> None:
         payload = event.payload
         call = self._answer(CallKind.LLM, "", event)
         completion_tokens = _count(payload.get("completion_tokens"))
         finish_reason = payload.get("finish_reason") or ""
+        spent = call.spent if call is not None and call.spent is not None else self.spending.on(self.model)
         self.total_tokens += completion_tokens
-        self._prompted(call, payload)
+        spent.completion += completion_tokens
+        self._prompted(call, spent, payload)
         if call is not None:
             call.empty = self._came_back_empty(payload)
             self.llm_ms += call.duration_ms or 0.0
@@ -213,15 +220,23 @@ class RunState:
         if finish_reason == "tool_calls":
             self.stretches.asked_for_tool()
 
-    def _prompted(self, call: Call | None, payload: Mapping[str, Any]) -> None:
-        """Count the prompt's tokens once, whether the call or its response says them."""
+    def _prompted(self, call: Call | None, spent: Spent, payload: Mapping[str, Any]) -> None:
+        """Count the prompt's tokens once, whether the call or its response says them; cached ones are part of them."""
         prompt_tokens = _count(payload.get("prompt_tokens"))
+        cached_tokens = _count(payload.get("cached_prompt_tokens"))
         if call is None:
             self.total_tokens += prompt_tokens
-        elif prompt_tokens and not call.prompt_tokens:
+            spent.prompt += prompt_tokens
+            spent.cached += min(cached_tokens, prompt_tokens)
+            return
+        if prompt_tokens and not call.prompt_tokens:
             self.total_tokens += prompt_tokens
+            spent.prompt += prompt_tokens
             call.prompt_tokens = prompt_tokens
             self.prompts.known(call)
+        if cached_tokens and not call.cached_tokens:
+            call.cached_tokens = min(cached_tokens, call.prompt_tokens)
+            spent.cached += call.cached_tokens
 
     def _came_back_empty(self, payload: Mapping[str, Any]) -> bool | None:
         """Whether an answer ended in `stop` with nothing in it; None where that is not known.

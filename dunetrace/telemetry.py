@@ -55,6 +55,7 @@ LOG_EVENTS: Mapping[str, str] = {
     "delivery.expired": "a delivery was given up after 72 hours",
     "destination.circuit_opened": "a destination failed a whole round; only probes go to it",
     "destination.circuit_closed": "a probe got through; what waited is released",
+    "fleet.risen": "a failure became more frequent with a version, a deploy or in an hour; it is told once",
     "digest.sent": "a destination took the weekly digest",
     "digest.failed": "the weekly digest was not taken; it is tried again",
     "digest.refused": "a destination refused the weekly digest for good; the next one is tried again",

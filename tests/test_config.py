@@ -8,6 +8,7 @@ import pytest
 
 from dunetrace import config
 from dunetrace.errors import SettingError
+from dunetrace.prices import Price
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -109,3 +110,23 @@ def test_an_agents_section_overrides_only_what_it_names(tmp_path: Path) -> None:
     limits = config.load({}, tmp_path).limits
     assert limits.for_agent("bot") != limits.for_agent("other")
     assert limits.agents == ("bot",)
+
+
+def test_prices_are_read_and_a_fault_in_them_is_one_line(tmp_path: Path) -> None:
+    assert not config.load({}, tmp_path).prices
+    (tmp_path / "prices.yml").write_text("models: {gpt-4o: {input: 2.5, output: 10}}")
+    assert config.load({}, tmp_path).prices.of("gpt-4o") == Price(2.5, 2.5, 10)
+    (tmp_path / "prices.yml").write_text("models: {gpt-4o: {input: much, output: 10}}")
+    with pytest.raises(SettingError, match=r"^prices.yml: 'gpt-4o': input: 'much' is not a number"):
+        config.load({}, tmp_path)
+
+
+def test_a_price_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"PRICES_CONFIG: .* cannot be read"):
+        config.load({"PRICES_CONFIG": str(tmp_path / "missing.yml")}, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["0", "0.2", "often", "nan"])
+def test_an_error_rate_is_small_and_not_zero(value: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"DUNETRACE_FLEET_ERROR_RATE: .* is not a number from 1e-09 to 0.1"):
+        config.load({"DUNETRACE_FLEET_ERROR_RATE": value}, tmp_path)

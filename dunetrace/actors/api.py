@@ -33,6 +33,7 @@ class ApiActor:
             ctx.health,
             version=version("dunetrace"),
             cors_origins=ctx.settings.cors_origins,
+            prices=ctx.settings.prices,
         )
         dashboard = DashboardApp(api, Page())
         async with trio.open_nursery() as ports:

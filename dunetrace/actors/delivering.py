@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from dunetrace.actors.rates import Rates
+from dunetrace.actors.telling import completed
 from dunetrace.alerts import FORMS
 from dunetrace.alerts.guard import InternalAddressError
 from dunetrace.alerts.links import run_url
@@ -69,11 +70,12 @@ class Delivering:
         """≤ `most` due deliveries, with all there is to tell. StoreUnavailableError while Postgres is away."""
         claimed = await ctx.gateway.unit(deliveries.claim, self._destination.name, LEASE_S, most)
         rates = await self._rates.of(ctx.gateway, [_rate_key(claim) for claim in claimed.claims])
+        alerts = await completed(ctx.gateway, [claim.alert for claim in claimed.claims], ctx.settings.prices)
         page = ctx.settings.dashboard_url
         told = []
-        for claim, rate in zip(claimed.claims, rates, strict=True):
-            alert = claim.alert._replace(rate_context=rate, run_url=run_url(page, claim.alert.signal.run_id))
-            told.append(claim._replace(alert=alert))
+        for claim, alert, rate in zip(claimed.claims, alerts, rates, strict=True):
+            whole = alert._replace(rate_context=rate, run_url=run_url(page, alert.signal.run_id))
+            told.append(claim._replace(alert=whole))
         return claimed._replace(claims=told)
 
     async def attempt(self, claim: Claim, post: Post) -> Settled:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from dunetrace.alerts import news, sample
 from dunetrace.alerts.webhook import Message, without_digests
+from dunetrace.alerts.words import words
 from dunetrace.deliveries import Kind, thread_id
 from dunetrace.errors import SettingError
-from dunetrace.explain import explain
 from dunetrace.explain.wording import shown_name
 from dunetrace.signals import Severity
 
@@ -48,12 +48,12 @@ Event = dict[str, Any]
 def message(alert: Alert, routing_key: str | None, sent_at: float) -> Message:
     """The request that tells of `alert`."""
     signal = alert.signal
-    dedup_key = str(thread_id(alert.customer_id, signal.agent_id, signal.failure_type))
+    dedup_key = _dedup_key(alert)
     if alert.kind is Kind.RESOLVED:
         return _message(routing_key, {"event_action": "resolve", "dedup_key": dedup_key})
     shown = alert._replace(signal=replace(signal, evidence=without_digests(signal.evidence)))
-    words = explain(shown.signal, shown.rate_context)
-    return _message(routing_key, _trigger(shown, words, dedup_key, news.story(alert, words.title, sent_at)))
+    said = words(shown, shown.rate_context)
+    return _message(routing_key, _trigger(shown, said, dedup_key, news.story(alert, said.title, sent_at)))
 
 
 def test_message(delivery_id: UUID, routing_key: str | None, sent_at: float) -> Message:
@@ -72,11 +72,19 @@ def check_routing_key(setting: str, routing_key: str) -> None:
         )
 
 
-def _trigger(alert: Alert, words: Explanation, dedup_key: str, story: str) -> Event:
+def _dedup_key(alert: Alert) -> str:
+    """A rise among many runs is an alert of its own, which the end of the issue does not close."""
+    signal = alert.signal
+    if alert.kind is Kind.FLEET:
+        return str(alert.delivery_id)
+    return str(thread_id(alert.customer_id, signal.agent_id, signal.failure_type))
+
+
+def _trigger(alert: Alert, said: Explanation, dedup_key: str, story: str) -> Event:
     event: Event = {
         "event_action": "trigger",
         "dedup_key": dedup_key,
-        "payload": {**_payload(alert, words), "custom_details": _details(alert, words, story)},
+        "payload": {**_payload(alert, said), "custom_details": _details(alert, said, story)},
         "client": "Dunetrace",
     }
     if alert.run_url is not None:
@@ -85,9 +93,9 @@ def _trigger(alert: Alert, words: Explanation, dedup_key: str, story: str) -> Ev
     return event
 
 
-def _payload(alert: Alert, words: Explanation) -> Event:
+def _payload(alert: Alert, said: Explanation) -> Event:
     signal = alert.signal
-    headline = news.headline(alert, words.title).replace("`", "")
+    headline = news.headline(alert, said.title).replace("`", "")
     summary = f"{signal.severity}: {headline} ({shown_name(signal.agent_id)})"
     return {
         "summary": summary[:SUMMARY_CHARS],
@@ -100,16 +108,18 @@ def _payload(alert: Alert, words: Explanation) -> Event:
     }
 
 
-def _details(alert: Alert, words: Explanation, story: str) -> Event:
+def _details(alert: Alert, said: Explanation, story: str) -> Event:
     """What a person who was woken reads: the words first."""
     signal = alert.signal
     return {
         **({"story": story} if story else {}),
-        "what": words.what,
-        "why_it_matters": words.why_it_matters,
-        "evidence_summary": words.evidence_summary,
-        "first_fix": asdict(words.suggested_fixes[0]),
+        "what": said.what,
+        "why_it_matters": said.why_it_matters,
+        "evidence_summary": said.evidence_summary,
+        "first_fix": asdict(said.suggested_fixes[0]),
         "rate_context": alert.rate_context.as_json() if alert.rate_context is not None else None,
+        "cost": alert.cost.as_json() if alert.cost is not None else None,
+        **({"fleet": alert.fleet.as_json()} if alert.fleet is not None else {}),
         "agent_id": signal.agent_id,
         "agent_version": signal.agent_version,
         "run_id": signal.run_id,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from dunetrace.alerts import blocks, news, sample
 from dunetrace.alerts.webhook import without_digests
+from dunetrace.alerts.words import words
 from dunetrace.deliveries import Kind
-from dunetrace.explain import Explanation, RateContext, explain
 from dunetrace.signals import Severity
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from dunetrace.alerts.webhook import Message
     from dunetrace.deliveries import Alert
+    from dunetrace.explain import Explanation, RateContext
 
 COLOURS = {
     Severity.CRITICAL: "#FF0000",
@@ -35,7 +36,7 @@ _EMOJI = {Severity.CRITICAL: "🔴", Severity.HIGH: "🟠", Severity.MEDIUM: "�
 def message(alert: Alert, _secret: str | None, sent_at: float) -> Message:
     """The request that tells of `alert`. Slack's address is its secret, and Slack stamps the time itself."""
     signal = replace(alert.signal, evidence=without_digests(alert.signal.evidence))
-    return _message(alert, explain(signal), sent_at)
+    return _message(alert, words(alert._replace(signal=signal)), sent_at)
 
 
 def test_message(delivery_id: UUID, _secret: str | None, sent_at: float) -> Message:
@@ -43,34 +44,34 @@ def test_message(delivery_id: UUID, _secret: str | None, sent_at: float) -> Mess
     return _message(sample.alert(delivery_id, sent_at), sample.WORDS, sent_at)
 
 
-def _message(alert: Alert, words: Explanation, now: float) -> Message:
+def _message(alert: Alert, said: Explanation, now: float) -> Message:
     if alert.kind is Kind.RESOLVED:
-        return _end(alert, words, now)
+        return _end(alert, said, now)
     severity = alert.signal.severity
-    fallback = f"{severity}: {news.headline(alert, words.title)} ({alert.signal.agent_id})"
-    return blocks.message(fallback, COLOURS[severity], list(_blocks(alert, words, now)))
+    fallback = f"{severity}: {news.headline(alert, said.title)} ({alert.signal.agent_id})"
+    return blocks.message(fallback, COLOURS[severity], list(_blocks(alert, said, now)))
 
 
-def _end(alert: Alert, words: Explanation, now: float) -> Message:
+def _end(alert: Alert, said: Explanation, now: float) -> Message:
     """The note of an issue's end: good news is short."""
-    headline = news.headline(alert, words.title)
-    said = [
+    headline = news.headline(alert, said.title)
+    note = [
         blocks.header(f"{_RESOLVED_EMOJI} {headline}"),
         blocks.context([f"agent {blocks.name(alert.signal.agent_id)}", f"last run {blocks.name(alert.signal.run_id)}"]),
-        *_story(alert, words, now),
+        *_story(alert, said, now),
         *blocks.button("Open the last run", alert.run_url),
     ]
-    return blocks.message(f"{headline} ({alert.signal.agent_id})", RESOLVED_COLOUR, said)
+    return blocks.message(f"{headline} ({alert.signal.agent_id})", RESOLVED_COLOUR, note)
 
 
-def _story(alert: Alert, words: Explanation, now: float) -> Iterator[blocks.Block]:
-    if story := news.story(alert, words.title, now):
+def _story(alert: Alert, said: Explanation, now: float) -> Iterator[blocks.Block]:
+    if story := news.story(alert, said.title, now):
         yield blocks.line(blocks.prose(story))
 
 
-def _blocks(alert: Alert, words: Explanation, now: float) -> Iterator[blocks.Block]:
+def _blocks(alert: Alert, said: Explanation, now: float) -> Iterator[blocks.Block]:
     signal = alert.signal
-    yield blocks.header(f"{_EMOJI[signal.severity]} {news.headline(alert, words.title)}")
+    yield blocks.header(f"{_EMOJI[signal.severity]} {news.headline(alert, said.title)}")
     yield blocks.context(
         [
             f"{signal.severity}",
@@ -81,13 +82,15 @@ def _blocks(alert: Alert, words: Explanation, now: float) -> Iterator[blocks.Blo
             f"confidence {signal.confidence:.0%}",
         ]
     )
-    yield from _story(alert, words, now)
+    yield from _story(alert, said, now)
     if alert.rate_context is not None:
         yield blocks.line(rate_line(alert.rate_context))
-    yield blocks.section("What happened", blocks.prose(words.what))
-    yield blocks.section("Why it matters", blocks.prose(words.why_it_matters))
-    yield blocks.section("Evidence", blocks.prose(words.evidence_summary))
-    for fix in words.suggested_fixes[:1]:
+    yield blocks.section("What happened", blocks.prose(said.what))
+    yield blocks.section("Why it matters", blocks.prose(said.why_it_matters))
+    yield blocks.section("Evidence", blocks.prose(said.evidence_summary))
+    if alert.cost is not None and (cost := alert.cost.words()) is not None:
+        yield blocks.line(cost)
+    for fix in said.suggested_fixes[:1]:
         snippet = [blocks.code(fix.code)] if fix.code.strip() else []
         yield blocks.section("First fix to try", blocks.prose(fix.description), *snippet)
     yield from blocks.button("Open the run", alert.run_url)

@@ -15,9 +15,9 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dunetrace.alerts import sample
+from dunetrace.alerts.words import words
 from dunetrace.deliveries import Kind
 from dunetrace.errors import SettingError
-from dunetrace.explain import explain
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -33,6 +33,7 @@ _EVENTS = {
     Kind.UPDATE: "failure_update",
     Kind.ESCALATED: "failure_update",
     Kind.RESOLVED: "issue_resolved",
+    Kind.FLEET: "failure_update",
 }
 
 
@@ -89,14 +90,13 @@ def without_digests(value: Any) -> Any:
     return value
 
 
-def _sealed(event: str, alert: Alert, secret: str | None, sent_at: float, words: Explanation | None = None) -> Message:
-    words = words or explain(alert.signal, alert.rate_context)
-    document = _document(event, alert, sent_at, words.as_json())
+def _sealed(event: str, alert: Alert, secret: str | None, sent_at: float, said: Explanation | None = None) -> Message:
+    document = _document(event, alert, sent_at, (said or words(alert, alert.rate_context)).as_json())
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     return Message(body, _headers(event, body, str(alert.delivery_id), secret, sent_at))
 
 
-def _document(event: str, alert: Alert, sent_at: float, words: dict[str, Any]) -> dict[str, Any]:
+def _document(event: str, alert: Alert, sent_at: float, said: dict[str, Any]) -> dict[str, Any]:
     signal = alert.signal
     return {
         "schema_version": SCHEMA_VERSION,
@@ -110,13 +110,15 @@ def _document(event: str, alert: Alert, sent_at: float, words: dict[str, Any]) -
         "agent_version": signal.agent_version,
         "step_index": signal.step_index,
         "detected_at": alert.detected_at,
-        "title": words["title"],
-        "what": words["what"],
-        "why_it_matters": words["why_it_matters"],
-        "evidence_summary": words["evidence_summary"],
+        "title": said["title"],
+        "what": said["what"],
+        "why_it_matters": said["why_it_matters"],
+        "evidence_summary": said["evidence_summary"],
         "evidence": without_digests(signal.evidence),
-        "suggested_fixes": words["suggested_fixes"],
+        "suggested_fixes": said["suggested_fixes"],
         "rate_context": alert.rate_context.as_json() if alert.rate_context is not None else None,
+        "cost": alert.cost.as_json() if alert.cost is not None else None,
+        **({"fleet": alert.fleet.as_json()} if alert.fleet is not None else {}),
         "delivery_id": str(alert.delivery_id),
         **_news(alert),
     }

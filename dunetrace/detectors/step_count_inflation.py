@@ -40,6 +40,7 @@ class StepCountInflationEvidence(Evidence):
     inflation_factor: float
     first_step: int
     wasted_calls: int
+    wasted_ms: int
     wasted_tokens: int
 
 
@@ -60,6 +61,7 @@ def detect(run: RunState, limits: StepCountInflationThresholds) -> Finding | Non
         inflation_factor=limits.inflation_factor,
         first_step=crossed_at,
         wasted_calls=excess,
+        wasted_ms=round(sum(call.duration_ms or 0.0 for call in run.steps) * excess / len(run.steps)),
         wasted_tokens=run.total_tokens * excess // run.step_count,
     )
     sure = confidence(run.step_count / (limits.inflation_factor * usual), 0.6)
@@ -98,7 +100,7 @@ DETECTOR = Detector(
             "follows a change: a new prompt or model, a tool that answers differently, or harder input.",
             evidence_summary="{step_count:step|steps} against a P75 of {baseline_p75:.1f} over {baseline_runs:count} "
             "runs: {ratio:.1f} times (limit {inflation_factor:.1f}); {wasted_calls:step|steps} more than "
-            "usual ({wasted_tokens:tokens})",
+            "usual, with {wasted_ms:ms} and {wasted_tokens:tokens}",
             fixes=(
                 FixWords(
                     description="Give the run a step budget and have it answer with what it knows when that is spent.",

@@ -122,13 +122,18 @@ class RunContext:
         *,
         output: object = None,
         prompt_tokens: int | None = None,
+        cached_prompt_tokens: int | None = None,
         call_id: int | None = None,
     ) -> None:
-        """The model answered. `output` is hashed and measured; the latency is measured when it is left out."""
+        """The model answered. `output` is hashed and measured; the latency is measured when it is left out.
+
+        `cached_prompt_tokens` are those of the prompt that the provider read from its cache, for what the run costs.
+        """
         call = self._llm.close(call_id, "")
         payload = {
             "completion_tokens": plain.count(completion_tokens),
             "prompt_tokens": plain.count(prompt_tokens),
+            "cached_prompt_tokens": plain.count(cached_prompt_tokens),
             "latency_ms": _latency_ms(latency_ms, call),
             "finish_reason": None if finish_reason is None else normalise_finish_reason(plain.text(finish_reason)),
             "output_length": plain.count(output_length),

@@ -26,7 +26,7 @@ DELIVERY_ID = UUID("5f4dcc3b-5aa7-55d6-8327-deb882cf99aa")
 DIGEST = hashlib.sha256(b"what the user said").hexdigest()
 FIELDS = """schema_version event sent_at failure_type severity confidence run_id agent_id agent_version step_index
 detected_at title what why_it_matters evidence_summary evidence suggested_fixes rate_context delivery_id kind reopened
-gathered_runs gathered_since issue""".split()  # noqa: SIM905 - read as a table
+gathered_runs gathered_since issue cost""".split()  # noqa: SIM905 - read as a table
 
 EVIDENCE: dict[FailureType, dict[str, Any]] = {
     FailureType.TOOL_LOOP: {
@@ -86,6 +86,7 @@ def test_the_body_is_the_contracts() -> None:
             "calls": [{"step": 1}, {"step": 3}],
         },
         "rate_context": {"total_runs": 20, "affected_runs": 3, "rate": 0.15, "is_systemic": True},
+        "cost": None,
         "delivery_id": str(DELIVERY_ID),
         "kind": "first",
         "reopened": False,

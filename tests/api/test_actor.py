@@ -8,6 +8,7 @@ import httpx
 import trio
 
 from dunetrace.actors.api import ApiActor
+from dunetrace.prices import NO_PRICES
 from dunetrace.serving.sockets import address_of, listen
 from dunetrace.store.gateway import Gateway
 from tests.api.conftest import HEALTHY
@@ -21,7 +22,7 @@ async def test_it_serves_the_api_and_the_page_until_it_is_stopped(gateway: Gatew
         lent = SimpleNamespace(
             gateway=gateway,
             stopping=stopping,
-            settings=SimpleNamespace(auth_mode="dev", cors_origins=()),
+            settings=SimpleNamespace(auth_mode="dev", cors_origins=(), prices=NO_PRICES),
             health=lambda _port: (200, HEALTHY),
             socket={"api": api, "dashboard": dashboard}.__getitem__,
         )

@@ -25,7 +25,7 @@ SIGNAL_FACTS = {
 }  # fmt: skip
 RUN_SUMMARY = {
     "run_id", "agent_id", "agent_version", "status", "started_at", "completed_at", "exit_reason", "step_count",
-    "signal_count", "has_signals", "total_tokens",
+    "signal_count", "has_signals", "total_tokens", "total_cost_usd",
 }  # fmt: skip
 
 
@@ -136,6 +136,7 @@ async def test_runs(api: httpx.AsyncClient, rows: Rows) -> None:
         "signal_count": 2,
         "has_signals": True,
         "total_tokens": 120,
+        "total_cost_usd": None,
     }
     assert answer["runs"][2]["completed_at"] is None
     covers({"runs": answer["runs"][-1:], "page": answer["page"]}, capture("runs"))

@@ -38,6 +38,7 @@ _entries = {
     "output_length": _numbers,
     "latency_ms": _numbers,
     "prompt_tokens": _numbers,
+    "cached_prompt_tokens": _numbers,
     "completion_tokens": _numbers,
     "result_count": st.one_of(st.none(), st.integers(0, 3), st.integers(0, 2**53)),
     "top_score": st.one_of(st.none(), st.floats(0, 1), st.floats(-(2.0**53), 2.0**53)),

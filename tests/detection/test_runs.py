@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dunetrace.events import EVENT_TYPES, Event
 from dunetrace.runs import _HANDLERS, MAX_COUNT, MAX_STEPS, RunState
+from dunetrace.views.spending import MAX_MODELS, OTHER
 from tests.detection.building import Script, digest, folded, in_order
 from tests.detection.generated import runs, unhurried
 from tests.shared import shared
@@ -116,6 +117,45 @@ def test_prompt_tokens_count_once_wherever_they_are_sent() -> None:
     assert folded(script).total_tokens == 105
     script = Script().llm_called(prompt_tokens=0).emit("llm.responded", completion_tokens=5, prompt_tokens=90)
     assert folded(script).total_tokens == 95
+
+
+def test_tokens_are_kept_by_model_and_by_what_they_cost() -> None:
+    script = Script().started()  # of gpt-4o
+    script.emit("llm.called", prompt_tokens=100, cached_prompt_tokens=60).emit("llm.responded", completion_tokens=7)
+    script.emit("llm.called", model="small")
+    script.emit("llm.responded", completion_tokens=1, prompt_tokens=50, cached_prompt_tokens=20)
+    script.emit("llm.called", model="silent").emit("llm.responded")
+    script.emit("llm.responded", completion_tokens=3, prompt_tokens=9)  # of no call
+    assert folded(script).spending.mix == {"gpt-4o": [109, 60, 10], "small": [50, 20, 1]}
+    assert folded(Script().started().tool()).spending.mix is None
+
+
+def test_cached_tokens_count_once_and_are_never_more_than_the_prompt() -> None:
+    script = Script().started().emit("llm.called", prompt_tokens=100, cached_prompt_tokens=80)
+    script.emit("llm.responded", prompt_tokens=100, cached_prompt_tokens=80, completion_tokens=1)
+    assert folded(script).spending.mix == {"gpt-4o": [100, 80, 1]}
+    script = Script().started().emit("llm.called", cached_prompt_tokens=80)
+    script.emit("llm.responded", prompt_tokens=50, cached_prompt_tokens=80)
+    assert folded(script).spending.mix == {"gpt-4o": [50, 50, 0]}
+
+
+def test_many_models_are_kept_as_a_few_and_the_rest() -> None:
+    script = Script().started()
+    for n in range(2 * MAX_MODELS):
+        script.emit("llm.called", model=f"m{n}", prompt_tokens=1)
+    mix = folded(script).spending.mix
+    assert mix is not None
+    assert list(mix) == [*(f"m{n}" for n in range(MAX_MODELS)), OTHER]
+    assert mix[OTHER] == [MAX_MODELS, 0, 0]
+
+
+@unhurried
+@given(runs())
+def test_the_kinds_of_tokens_add_up_to_all_tokens(events: list[Event]) -> None:
+    run = folded(in_order(events))
+    mix = run.spending.mix or {}
+    assert sum(prompt + completion for prompt, _, completion in mix.values()) == run.total_tokens
+    assert all(0 <= cached <= prompt for prompt, cached, _ in mix.values())
 
 
 def test_an_absurd_number_cannot_overflow_a_total() -> None:

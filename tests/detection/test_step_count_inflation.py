@@ -29,7 +29,7 @@ def test_evidence_says_where_how_much_and_what_it_cost() -> None:
     assert finding is not None
     assert finding.evidence == {
         "step_count": 20, "baseline_p75": 8.0, "baseline_runs": 10, "ratio": 2.5, "inflation_factor": 2.0,
-        "first_step": 17, "wasted_calls": 12, "wasted_tokens": 1_200,
+        "first_step": 17, "wasted_calls": 12, "wasted_ms": 2_400, "wasted_tokens": 1_200,
     }  # fmt: skip
     assert (finding.step_index, finding.confidence) == (17, 0.68)
 

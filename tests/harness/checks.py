@@ -107,6 +107,11 @@ CHECKS: tuple[Check, ...] = (
         "OR (status = 'resolved') <> (resolved_at IS NOT NULL)",
     ),
     Check(
+        "a run's tokens by model do not add up to its tokens",
+        "SELECT customer_id, run_id, total_tokens, token_mix FROM runs WHERE token_mix IS NOT NULL AND total_tokens <> "
+        "(SELECT sum((m.value ->> 0)::bigint + (m.value ->> 2)::bigint) FROM jsonb_each(token_mix) m)",
+    ),
+    Check(
         "agents is not a recount",
         "SELECT coalesce(a.customer_id, r.customer_id) AS customer_id, coalesce(a.agent_id, r.agent_id) AS agent_id, "
         "a.run_count, r.recount FROM agents a FULL JOIN (SELECT customer_id, agent_id, count(*) AS recount FROM runs "

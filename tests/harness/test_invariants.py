@@ -50,6 +50,9 @@ PLANTED = {
     "an issue's affected_runs is not a recount": ["UPDATE issues SET affected_runs = 2"],
     "an issue's clean_runs_since is not a recount": ["UPDATE issues SET clean_runs_since = 2"],
     "an issue's status does not fit its clean runs": ["UPDATE issues SET status = 'resolved', resolved_at = now()"],
+    "a run's tokens by model do not add up to its tokens": [
+        f"""UPDATE runs SET token_mix = '{{"gpt-4o": [999, 0, 999]}}' WHERE run_id = '{LOOPING}'"""
+    ],
     "agents is not a recount": ["UPDATE agents SET run_count = 7"],
     "agent_hours is not a recount": ["UPDATE agent_hours SET total_tokens = 500"],
     "signal_hours is not a recount": ["DELETE FROM signal_hours"],

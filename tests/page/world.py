@@ -321,6 +321,7 @@ def detail(agent_id: str, script: Script, exit_reason: str, run_id: str | None =
         "exit_reason": exit_reason,
         "step_count": len(calls),
         "total_tokens": script.tokens,
+        "total_cost_usd": None,
         "parent_run_id": None,
         "dropped_events": 0,
         "parked_error": None,

@@ -162,7 +162,7 @@ def test_hashes_lengths_and_canonical_arguments(client: Make, sink: Sink) -> Non
         run.tool_responded("t", False, error="timeout after 123456 ms", output="result")
         run.tool_called("t", '{"a":"é",  "b":[1,{"z":null}]}')
         run.llm_called("m")
-        run.llm_responded(output="four", finish_reason="max_tokens", prompt_tokens=7)
+        run.llm_responded(output="four", finish_reason="max_tokens", prompt_tokens=7, cached_prompt_tokens=3)
         run.llm_responded(output_hash="raw text by mistake")
     assert dt.flush(10)
     start, called, failed, again, _, answered, unpaired, _ = (e["payload"] for e in sink.accepted)
@@ -171,7 +171,8 @@ def test_hashes_lengths_and_canonical_arguments(client: Make, sink: Sink) -> Non
     assert failed["error_hash"] == sha("timeout after 123456 ms")
     assert failed["error_shape_hash"] == sha("timeout after <id> ms")
     assert (failed["output_hash"], failed["output_length"]) == (sha("result"), 6)
-    assert (answered["output_length"], answered["finish_reason"], answered["prompt_tokens"]) == (4, "length", 7)
+    assert (answered["output_length"], answered["finish_reason"]) == (4, "length")
+    assert (answered["prompt_tokens"], answered["cached_prompt_tokens"]) == (7, 3)
     assert unpaired["output_hash"] == sha("raw text by mistake")
     assert "output_length" not in unpaired
     assert "latency_ms" not in unpaired

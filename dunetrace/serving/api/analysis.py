@@ -8,7 +8,7 @@ from dunetrace.scores import health_score
 from dunetrace.serving.api import figures
 from dunetrace.serving.api.route import Call
 from dunetrace.store.gateway import Gateway
-from dunetrace.store.reads import insights, patterns, scores, tokens
+from dunetrace.store.reads import fleet, insights, patterns, scores, tokens
 
 
 async def show_insights(reads: Gateway, call: Call) -> figures.Insights:
@@ -23,8 +23,13 @@ async def show_health_score(reads: Gateway, call: Call) -> figures.HealthScore:
 
 
 async def show_token_stats(reads: Gateway, call: Call) -> figures.TokenStats:
-    found = await reads.unit(tokens.token_stats, call.scope, call.ids["agent_id"], call.moment)
+    found = await reads.unit(tokens.token_stats, call.scope, call.ids["agent_id"], call.moment, call.prices)
     return convert(found, figures.TokenStats)
+
+
+async def list_fleet_signals(reads: Gateway, call: Call) -> figures.FleetSignals:
+    found = await reads.unit(fleet.signals, call.scope, call.ids["agent_id"], call.window)
+    return figures.FleetSignals(convert(found.rows, list[figures.FleetSignal]), call.page(found))
 
 
 async def show_failure_pattern(reads: Gateway, call: Call) -> figures.FailurePattern:

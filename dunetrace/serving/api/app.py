@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
 from dunetrace.errors import StoreUnavailableError
+from dunetrace.prices import NO_PRICES, Prices
 from dunetrace.serving.answers import Answer, RefusedError, overloaded, store_away
 from dunetrace.serving.api import docs_page, openapi
 from dunetrace.serving.api.bodies import read_body
@@ -85,11 +86,12 @@ class ApiApp:
         *,
         version: str,
         cors_origins: tuple[str, ...] = (),
+        prices: Prices = NO_PRICES,
         now: Callable[[], float] = time.time,
         routes: tuple[Route, ...] = ROUTES,
     ) -> None:
         self._reads, self._gate, self._health, self._now = reads, gate, health, now
-        self._cors_origins = frozenset(cors_origins)
+        self._cors_origins, self._prices = frozenset(cors_origins), prices
         self._read_turns = trio.CapacityLimiter(READS_AT_ONCE)
         self._in_hand = 0
         self._document = openapi.document(routes, version)
@@ -149,7 +151,7 @@ class ApiApp:
             query = {one.name: one.read(given.get(one.name)) for one in route.parameters}
             ids |= {one.name: one.named(ids[one.name], "path") for one in route.choices}
             body = None if route.body is None else read_body(cast("bytes", await request.get_data()), route.body)
-            call = Call(Scope(principal.customer_id, agents), ids, query, self._now(), body)
+            call = Call(Scope(principal.customer_id, agents), ids, query, self._now(), body, self._prices)
             async with self._read_turns:
                 found = await route.handler(self._reads, call)
             return _response(Answer(200, found))

@@ -7,11 +7,11 @@ only, everywhere. A rate is a share of runs, 0..1.
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from dunetrace.serving.api.shapes import AffectedRun, Seconds
+from dunetrace.serving.api.shapes import AffectedRun, Page, Seconds
 
 Day = Annotated[date, Meta(description="YYYY-MM-DD, the UTC day the run started on")]
 Rate = Annotated[float, Meta(description="affected runs / runs, 0..1")]
@@ -150,7 +150,7 @@ class Spent(Struct):
 class Wasted(Struct):
     failure_type: str
     wasted_tokens: Annotated[int, Meta(description="sum of what the signals' evidence says was wasted")]
-    wasted_cost_usd: Annotated[float, Meta(description="0.0 for as long as no prices are configured")]
+    wasted_cost_usd: Annotated[float, Meta(description="by the configured prices; what has none counts 0.0")]
     affected_runs: int
 
 
@@ -160,6 +160,35 @@ class TokenStats(Struct):
         Meta(description="1d, 7d and 30d back from now, from the whole hour on, by the start of the runs"),
     ]
     waste_by_failure_type: Annotated[list[Wasted], Meta(description="of the last 30 days, most wasted first")]
+
+
+class FleetSignal(Struct):
+    """A failure that became more frequent. Each is told once."""
+
+    id: int
+    agent_id: str
+    failure_type: str
+    severity: Annotated[str, Meta(description="the most frequent one of the affected runs' signals")]
+    scope: Annotated[
+        Literal["version", "deploy", "hour"], Meta(description="since when: a version, a deploy; or the hour of it")
+    ]
+    subject: Annotated[str, Meta(description="the version, the deploy, or the hour as YYYY-MM-DDTHH:00Z")]
+    since: Annotated[float, Meta(description="when the version, deploy or hour began, Unix seconds")]
+    title: Annotated[str, Meta(description="it in one line")]
+    runs: Annotated[int, Meta(description="judged runs of the version, since the deploy or in the hour")]
+    affected_runs: int
+    rate: Rate
+    runs_before: Annotated[int, Meta(description="the agent's other judged runs of the 7 days before")]
+    affected_runs_before: int
+    rate_before: Rate
+    run_id: Annotated[str, Meta(description="the newest affected run when it was found")]
+    found_at: Seconds
+    over_at: Annotated[float | None, Meta(description="when an hour was back below it, Unix seconds; null before")]
+
+
+class FleetSignals(Struct):
+    fleet_signals: list[FleetSignal]
+    page: Page
 
 
 class SignalDay(Struct):

@@ -10,9 +10,11 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
+from dunetrace.prices import NO_PRICES, Prices
 from dunetrace.serving.api.parameters import Choice, Parameter
+from dunetrace.serving.api.shapes import Page
 from dunetrace.store.gateway import Gateway
-from dunetrace.store.reads.paging import Window
+from dunetrace.store.reads.paging import Found, Window
 from dunetrace.store.reads.scope import Scope
 
 MAX_BIGINT: Final = 2**63 - 1
@@ -27,10 +29,16 @@ class Call(NamedTuple):
     query: Mapping[str, Any]
     asked_at: float  # Unix seconds
     body: Any = None  # of the route's `body` type
+    prices: Prices = NO_PRICES
 
     @property
     def window(self) -> Window:
         return Window(self.query["offset"], self.query["limit"])
+
+    def page(self, found: Found) -> Page:
+        """What part of the list the window shows."""
+        offset, limit = self.window
+        return Page(found.total, offset, limit, offset + len(found.rows) < found.total)
 
     @property
     def moment(self) -> datetime:

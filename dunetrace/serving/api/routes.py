@@ -15,7 +15,6 @@ from dunetrace.serving.api.route import MAX_BIGINT, Call, Route
 from dunetrace.signals import FailureType, Severity
 from dunetrace.store.gateway import Gateway
 from dunetrace.store.reads import agents, issues, runs, signals
-from dunetrace.store.reads.paging import Found
 
 PAGING = (
     Whole("offset", 0, 0, MAX_BIGINT, "how many to leave out from the start"),
@@ -29,7 +28,7 @@ INCLUDE_SHADOW = Flag("include_shadow", False, "true gives shadow signals too")
 
 async def list_agents(reads: Gateway, call: Call) -> shapes.Agents:
     found = await reads.unit(agents.agents, call.scope, call.window, call.moment.date())
-    return shapes.Agents(convert(found.rows, list[shapes.Agent]), _page(call, found))
+    return shapes.Agents(convert(found.rows, list[shapes.Agent]), call.page(found))
 
 
 async def list_runs(reads: Gateway, call: Call) -> shapes.Runs:
@@ -41,7 +40,8 @@ async def list_runs(reads: Gateway, call: Call) -> shapes.Runs:
         has_signals=call.query["has_signals"],
         standing=call.query["status"],
     )
-    return shapes.Runs(convert(found.rows, list[shapes.RunSummary]), _page(call, found))
+    rows = [row | {"total_cost_usd": call.prices.cost_usd(row["token_mix"])} for row in found.rows]
+    return shapes.Runs(convert(rows, list[shapes.RunSummary]), call.page(found))
 
 
 async def list_signals(reads: Gateway, call: Call) -> shapes.Signals:
@@ -54,7 +54,7 @@ async def list_signals(reads: Gateway, call: Call) -> shapes.Signals:
         failure_type=call.query["failure_type"],
         include_shadow=call.query["include_shadow"],
     )
-    return shapes.Signals(words.signals(found.rows, call.query["explain"]), _page(call, found))
+    return shapes.Signals(words.signals(found.rows, call.query["explain"]), call.page(found))
 
 
 async def list_issues(reads: Gateway, call: Call) -> shapes.Issues:
@@ -82,7 +82,9 @@ async def show_run(reads: Gateway, call: Call) -> shapes.Run:
     row = await reads.unit(runs.run, call.scope, run_id, call.query["include_shadow"], call.query["events"])
     if row is None:
         raise RefusedError(404, f"Run '{run_id}' not found")
-    return convert(row | {"signals": words.signals(row["signals"], call.query["explain"])}, shapes.Run)
+    shown = words.signals(row["signals"], call.query["explain"])
+    cost_usd = call.prices.cost_usd(row["token_mix"])
+    return convert(row | {"signals": shown, "total_cost_usd": cost_usd}, shapes.Run)
 
 
 async def show_issue(reads: Gateway, call: Call) -> shapes.IssueDetail:
@@ -92,11 +94,6 @@ async def show_issue(reads: Gateway, call: Call) -> shapes.IssueDetail:
         raise RefusedError(404, f"Issue {call.ids['issue_id']} not found.")
     counts = {"affected_runs_count": row["affected_runs"], "affected_runs": row["runs"]}
     return convert(row | counts, shapes.IssueDetail)
-
-
-def _page(call: Call, found: Found) -> shapes.Page:
-    offset, limit = call.window
-    return shapes.Page(found.total, offset, limit, offset + len(found.rows) < found.total)
 
 
 ROUTES = (
@@ -149,6 +146,13 @@ ROUTES = (
         analysis.show_token_stats,
         figures.TokenStats,
         "What an agent spent in tokens, and what of it was wasted",
+    ),
+    Route(
+        "/v1/agents/{agent_id}/fleet-signals",
+        analysis.list_fleet_signals,
+        figures.FleetSignals,
+        "Failures that became more frequent with a version, a deploy or in an hour, newest first",
+        PAGING,
     ),
     Route(
         "/v1/agents/{agent_id}/failure-patterns/{failure_type}",

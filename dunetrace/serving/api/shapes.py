@@ -65,6 +65,9 @@ class RunSummary(Struct):
     signal_count: Annotated[int, Meta(description="live signals")]
     has_signals: bool
     total_tokens: int
+    total_cost_usd: Annotated[
+        float | None, Meta(description="by the configured prices; null without them, or where a model has none")
+    ]
 
 
 class Runs(Struct):

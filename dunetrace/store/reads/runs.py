@@ -21,7 +21,7 @@ run_id, agent_id, agent_version,
 CASE WHEN parked_error IS NOT NULL THEN 'parked' WHEN trigger = 'stalled' THEN 'stalled'
      WHEN trigger IS NOT NULL THEN 'ended' ELSE 'running' END AS status,
 started_at, ended_at AS completed_at, coalesce(trigger, '') AS exit_reason, step_count, signal_count,
-signal_count > 0 AS has_signals, total_tokens
+signal_count > 0 AS has_signals, total_tokens, token_mix
 """
 
 _STANDING = """

@@ -22,7 +22,7 @@ _RUN_COLUMNS = {
     "task_hash": "text", "parent_run_id": "text", "input_hash": "text", "started_at": "float8", "ended_at": "float8",
     "first_day": "date", "last_day": "date", "start_day": "date", "start_hour": "timestamptz",
     "last_received_at": "timestamptz", "event_count": "bigint", "judged_event_count": "bigint", "step_count": "int",
-    "llm_calls": "int", "tool_calls": "int", "first_tool_step": "int", "total_tokens": "bigint",
+    "llm_calls": "int", "tool_calls": "int", "first_tool_step": "int", "total_tokens": "bigint", "token_mix": "jsonb",
     "dropped_events": "bigint", "signal_count": "int", "trigger": "text", "due_at": "timestamptz",
     "processed_at": "timestamptz", "attempts": "smallint", "parked_error": "text", "issue_effect": "text",
     "effect_seq": "bigint",
