@@ -24,10 +24,10 @@ try:
     from dunetrace import config, telemetry
     from dunetrace.actors.wakeups import CHANNEL
     from dunetrace.alerts import Destination, destinations_from
-    from dunetrace.alerts.guard import InternalAddressError
     from dunetrace.alerts.trial import send_tests
     from dunetrace.deliveries import Outcome, Verdict
     from dunetrace.nursery import ROLES
+    from dunetrace.outgoing.guard import InternalAddressError
     from dunetrace.process import Addresses, serve
     from dunetrace.serving import auth
     from dunetrace.store import migrations

@@ -18,11 +18,11 @@ import trio
 from dunetrace.actors.base import wait
 from dunetrace.actors.rates import Rates
 from dunetrace.alerts import FORMS
-from dunetrace.alerts.guard import InternalAddressError
 from dunetrace.alerts.links import run_url
 from dunetrace.alerts.post import ATTEMPT_TIMEOUT_S, open_post
 from dunetrace.deliveries import ATTEMPT_CAP_S, Outcome, State, Verdict, after
 from dunetrace.errors import StoreUnavailableError
+from dunetrace.outgoing.guard import InternalAddressError
 from dunetrace.store.writes import deliveries
 from dunetrace.store.writes.deliveries import Claim, Idle
 from dunetrace.telemetry import kind, log

@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dunetrace.alerts import blocks, sample
-from dunetrace.alerts.webhook import without_digests
 from dunetrace.explain import Explanation, RateContext, explain
-from dunetrace.signals import Severity
+from dunetrace.signals import Severity, without_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
