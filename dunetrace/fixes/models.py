@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MODEL_TIMEOUT_S: Final = 75.0  # of one try; thinking models take their time
 MODEL_ANSWER_BYTES: Final = 4 << 20
 MAX_OUTPUT_TOKENS: Final = 16_000  # with what a model thinks before it answers
-ANTHROPIC_VERSION: Final = "2023-06-01"
+ANTHROPIC_VERSION: Final = "2026-10-21"
 
 
 class Answer(NamedTuple):
