@@ -44,17 +44,17 @@ def observation(
 
 
 class Langfuse(Service):
-    """`older` = a server from before the v2 route. `any_name` = a prompt is made as soon as its name is asked for."""
+    """`any_name` = a prompt is made as soon as its name is asked for. `older` = it is from before the v2 route."""
 
-    def __init__(self, *, older: bool = False, any_name: bool = False) -> None:
+    def __init__(self, *, any_name: bool = False, secret_key: str = SECRET_KEY) -> None:
         super().__init__()
-        self.older, self.any_name = older, any_name
+        self.older, self.any_name, self.secret_key = False, any_name, secret_key
         self.page = 100
         self.traces: dict[str, list[dict[str, Any]]] = {}
         self.prompts: dict[str, list[dict[str, Any]]] = {}
         self.before_publish: Callable[[], None] = lambda: None  # somebody else, at the worst moment
         self._lock = threading.RLock()
-        self._auth = "Basic " + base64.b64encode(f"{PUBLIC_KEY}:{SECRET_KEY}".encode()).decode()
+        self._auth = "Basic " + base64.b64encode(f"{PUBLIC_KEY}:{secret_key}".encode()).decode()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -62,7 +62,7 @@ class Langfuse(Service):
         return {
             "LANGFUSE_HOST": self.url,
             "LANGFUSE_PUBLIC_KEY": PUBLIC_KEY,
-            "LANGFUSE_SECRET_KEY": SECRET_KEY,
+            "LANGFUSE_SECRET_KEY": self.secret_key,
             "DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true",
         }
 
@@ -122,8 +122,8 @@ class Langfuse(Service):
             return 404, {"message": f"Trace {trace_id} not found within authorized project"}
         return 200, {
             "id": trace_id, "timestamp": _START.format(0), "name": "run", "input": None, "output": None, "tags": [],
-            "public": False, "environment": "default", "htmlPath": f"/project/{PROJECT}/traces/{trace_id}", "latency": 1.0,
-            "totalCost": 0.0, "scores": [], "observations": self.traces[trace_id],
+            "public": False, "environment": "default", "htmlPath": f"/project/{PROJECT}/traces/{trace_id}",
+            "latency": 1.0, "totalCost": 0.0, "scores": [], "observations": self.traces[trace_id],
         }  # fmt: skip
 
     def _prompt(self, name: str, query: dict[str, str]) -> Reply:

@@ -33,9 +33,9 @@ _OPENAI = TypeAdapter(CompletionCreateParamsNonStreaming)
 class Model(Service):
     """One of the two. `end` is why it stopped, in the words of its own API."""
 
-    def __init__(self, provider: Literal["anthropic", "openai"] = "anthropic") -> None:
+    def __init__(self, provider: Literal["anthropic", "openai"] = "anthropic", *, key: str = KEY) -> None:
         super().__init__()
-        self.provider = provider
+        self.provider, self.key = provider, key
         self.says: list[str] = [DIAGNOSIS]
         self.end = "end_turn" if provider == "anthropic" else "stop"
 
@@ -44,7 +44,7 @@ class Model(Service):
         """The settings that name it."""
         name = self.provider.upper()
         base = self.url if self.provider == "anthropic" else f"{self.url}/v1"
-        return {f"{name}_API_KEY": KEY, f"{name}_BASE_URL": base, "DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true"}
+        return {f"{name}_API_KEY": self.key, f"{name}_BASE_URL": base, "DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true"}
 
     @property
     def questions(self) -> list[tuple[str, str]]:
@@ -65,7 +65,10 @@ class Model(Service):
     def _anthropic(self, path: str, request: Received, says: str) -> Reply:
         if path != "/v1/messages":
             return 404, {"type": "error", "error": {"type": "not_found_error", "message": "Not found"}}
-        if KEY not in (request.headers.get("x-api-key"), request.headers.get("authorization", "")[len("Bearer ") :]):
+        if self.key not in (
+            request.headers.get("x-api-key"),
+            request.headers.get("authorization", "")[len("Bearer ") :],
+        ):
             return 401, {"type": "error", "error": {"type": "authentication_error", "message": "invalid API key"}}
         if request.headers.get("anthropic-version") != "2026-10-21":
             return 400, {"type": "error", "error": {"type": "invalid_request_error", "message": "anthropic-version"}}
@@ -83,7 +86,7 @@ class Model(Service):
     def _openai(self, path: str, request: Received, says: str) -> Reply:
         if path != "/v1/chat/completions":
             return 404, {"error": {"message": "Unknown request URL", "type": "invalid_request_error"}}
-        if request.headers.get("authorization") != f"Bearer {KEY}":
+        if request.headers.get("authorization") != f"Bearer {self.key}":
             return 401, {"error": {"message": "Incorrect API key provided", "type": "invalid_request_error"}}
         document = request.document
         _OPENAI.validate_python(document)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,7 +18,6 @@ from dunetrace.fixes import applying, desk, models
 from dunetrace.fixes import langfuse as langfuse_module
 from dunetrace.fixes.desk import open_desk
 from dunetrace.outgoing import client as client_module
-from dunetrace.serving.api import app
 from dunetrace.serving.api.app import FIXES_AT_ONCE
 from dunetrace.store.gateway import Gateway
 from tests.api.conftest import make_api, serving
@@ -30,6 +28,7 @@ from tests.langfuse import SECRET_KEY, Langfuse, observation
 from tests.models import FIX, KEY, ROOT_CAUSE, Model
 from tests.receiver import Mode
 
+Client = httpx.AsyncClient
 RUN = "6f0c7d0a-3a55-4d7f-9a70-0d6f2f0f8d11"
 TRACE = RUN.replace("-", "")
 SYSTEM = {"role": "system", "content": "You answer questions."}
@@ -44,9 +43,8 @@ def langfuse() -> Iterator[Langfuse]:
             observation("search", at=1, kind="TOOL", output={"found": 0}),
             observation("again", at=2, kind="TOOL", output="nothing"),
         ]
-        running.put(
-            "support/answers", "You answer questions.", labels=["production", "eu"], tags=["t"], config={"a": 1}
-        )
+        fields = {"labels": ["production", "eu"], "tags": ["t"], "config": {"a": 1}}
+        running.put("support/answers", "You answer questions.", **fields)
         yield running
 
 
@@ -57,15 +55,19 @@ def model() -> Iterator[Model]:
         yield running
 
 
+@pytest.fixture
+def services(model: Model, langfuse: Langfuse) -> dict[str, Any]:
+    """By the names they are called in answers; the one asked last comes first."""
+    return {"Anthropic": model, "Langfuse": langfuse}
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "TRY_BASE_S", 0.01)
 
 
 @asynccontextmanager
-async def api_with(
-    gateway: Gateway, tmp_path: Path, *services: Any, **options: Any
-) -> AsyncIterator[httpx.AsyncClient]:
+async def api_with(gateway: Gateway, tmp_path: Path, *services: Any, **options: Any) -> AsyncIterator[Client]:
     """A client of the API with the services' settings."""
     environment = {name: value for one in services for name, value in one.environment.items()}
     async with open_desk(load({**environment, **options.pop("env", {})}, tmp_path)) as opened:
@@ -74,19 +76,17 @@ async def api_with(
 
 
 @pytest.fixture
-async def fixing(
-    gateway: Gateway, tmp_path: Path, langfuse: Langfuse, model: Model
-) -> AsyncIterator[httpx.AsyncClient]:
+async def fixing(gateway: Gateway, tmp_path: Path, langfuse: Langfuse, model: Model) -> AsyncIterator[Client]:
     async with api_with(gateway, tmp_path, langfuse, model) as client:
         yield client
 
 
-async def explain(api: httpx.AsyncClient, signal: Any, body: Any = None, **kw: Any) -> httpx.Response:
+async def explain(api: Client, signal: Any, body: Any = None, **kw: Any) -> httpx.Response:
     return await api.post(f"/v1/signals/{signal}/explain", json=body or {}, timeout=20, **kw)
 
 
 async def apply(
-    api: httpx.AsyncClient, signal: Any, content: str = FIX, name: str = "support/answers", **kw: Any
+    api: Client, signal: Any, content: str = FIX, name: str = "support/answers", **kw: Any
 ) -> httpx.Response:
     body = {"fix_content": content, "langfuse_prompt_name": name}
     return await api.post(f"/v1/signals/{signal}/apply-fix", json=body, timeout=20, **kw)
@@ -120,30 +120,27 @@ async def test_a_signal_is_explained(
     [("PROMPT_INJECTION_SIGNAL", "no_auto_apply"), ("SLOW_STEP", "code_change"), ("RETRY_STORM", "prompt_addition")],
 )
 async def test_what_the_fix_is_is_not_the_models_word(
-    fixing: httpx.AsyncClient, rows: Rows, model: Model, failure_type: str, fix_type: str
+    fixing: Client, rows: Rows, model: Model, failure_type: str, fix_type: str
 ) -> None:
-    model.says = [
-        json.dumps({"root_cause": "x", "fix_content": "y", "fix_type": "prompt_addition", "apply_blocked": 0})
-    ]
+    claimed = {"fix_type": "prompt_addition", "apply_blocked": False}
+    model.says = [json.dumps({"root_cause": "x", "fix_content": "y", **claimed})]
     found = (await explain(fixing, await rows.signal(RUN, failure_type=failure_type))).json()
     assert (found["fix_type"], found["apply_blocked"]) == (fix_type, fix_type != "prompt_addition")
 
 
-async def test_without_a_trace_the_signal_is_all(fixing: httpx.AsyncClient, rows: Rows, model: Model) -> None:
+async def test_without_a_trace_the_signal_is_all(fixing: Client, rows: Rows, model: Model) -> None:
     found = (await explain(fixing, await rows.signal("elsewhere"))).json()
     assert (found["source"], found["langfuse_prompt_name"]) == ("signal_only", None)
     assert "only the signal is known" in model.questions[0][1]
 
 
-async def test_a_trace_can_be_named(fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse) -> None:
+async def test_a_trace_can_be_named(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     langfuse.traces["the other/one"] = langfuse.traces[TRACE]
     found = (await explain(fixing, await rows.signal("elsewhere"), {"langfuse_trace_id": "the other/one"})).json()
     assert found["source"] == "langfuse"
 
 
-async def test_an_older_langfuse_is_asked_by_its_route(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse
-) -> None:
+async def test_an_older_langfuse_is_asked_by_its_route(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     langfuse.older = True
     found = (await explain(fixing, await rows.signal(RUN))).json()
     assert (found["source"], found["langfuse_prompt_version"]) == ("langfuse", 3)
@@ -152,7 +149,7 @@ async def test_an_older_langfuse_is_asked_by_its_route(
 
 
 async def test_a_long_trace_is_read_page_by_page(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse, model: Model, monkeypatch: pytest.MonkeyPatch
+    fixing: Client, rows: Rows, langfuse: Langfuse, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     langfuse.page = 2
     await explain(fixing, await rows.signal(RUN))
@@ -163,9 +160,7 @@ async def test_a_long_trace_is_read_page_by_page(
     assert "nothing" in model.questions[1][1]
 
 
-async def test_an_answer_that_cannot_be_used_is_asked_for_once_more(
-    fixing: httpx.AsyncClient, rows: Rows, model: Model
-) -> None:
+async def test_an_answer_that_cannot_be_used_is_asked_for_once_more(fixing: Client, rows: Rows, model: Model) -> None:
     signal = await rows.signal(RUN)
     model.says.insert(0, "Sure! Here is")
     assert (await explain(fixing, signal)).json()["root_cause"] == ROOT_CAUSE
@@ -176,7 +171,7 @@ async def test_an_answer_that_cannot_be_used_is_asked_for_once_more(
         ('{"root_cause": "", "fix_content": "x"}', "length >= 1"),
         ('{"root_cause": " ", "fix_content": "x"}', "blank"),
         (json.dumps({"root_cause": "x", "fix_content": "y" * 20_001}), "length <= 20000"),
-        ("[" * 10_000, "not JSON"),
+        ('{"x": ' + "[" * 10_000, "not JSON"),
     ):
         model.says = [bad]
         answer = await explain(fixing, signal)
@@ -186,7 +181,7 @@ async def test_an_answer_that_cannot_be_used_is_asked_for_once_more(
 
 
 @pytest.mark.parametrize(
-    ("mode", "detail"),
+    "case",
     [
         (Mode.ERROR, "answered 500"),
         (Mode.RATE_LIMITED, "answered 429"),
@@ -201,23 +196,21 @@ async def test_an_answer_that_cannot_be_used_is_asked_for_once_more(
     ],
 )
 async def test_a_service_that_fails_is_named(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse, model: Model, monkeypatch: pytest.MonkeyPatch,
-    mode: Mode, detail: str,
-) -> None:  # fmt: skip
+    fixing: Client, rows: Rows, services: dict[str, Any], monkeypatch: pytest.MonkeyPatch, case: tuple[Mode, str]
+) -> None:
+    mode, detail = case
     if mode in (Mode.HANG, Mode.STUCK_BODY):
         monkeypatch.setattr(langfuse_module, "LANGFUSE_TIMEOUT_S", 0.3)
         monkeypatch.setattr(models, "MODEL_TIMEOUT_S", 0.3)
     signal = await rows.signal(RUN)
-    for service, name in ((model, "Anthropic"), (langfuse, "Langfuse")):
+    for name, service in services.items():
         service.mode = mode
         answer = await explain(fixing, signal)
         assert (answer.status_code, answer.json()["detail"].startswith(name)) == (502, True)
         assert detail in answer.json()["detail"]
 
 
-async def test_a_broken_body_is_not_read(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse, model: Model
-) -> None:
+async def test_a_broken_body_is_not_read(fixing: Client, rows: Rows, langfuse: Langfuse, model: Model) -> None:
     signal = await rows.signal(RUN)
     for service in (model, langfuse):
         service.broken = True
@@ -225,17 +218,13 @@ async def test_a_broken_body_is_not_read(
         assert (answer.status_code, "not what it should be" in answer.json()["detail"]) == (502, True)
 
 
-async def test_what_passes_by_itself_is_sat_out(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse, model: Model
-) -> None:
+async def test_what_passes_by_itself_is_sat_out(fixing: Client, rows: Rows, langfuse: Langfuse, model: Model) -> None:
     langfuse.script(Mode.UNAVAILABLE, Mode.RESET)
     model.script(Mode.RATE_LIMITED, Mode.ERROR)
     assert (await explain(fixing, await rows.signal(RUN))).status_code == 200
 
 
-async def test_the_whole_has_an_end(
-    fixing: httpx.AsyncClient, rows: Rows, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_whole_has_an_end(fixing: Client, rows: Rows, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk, "EXPLAIN_TIMEOUT_S", 0.3)
     model.mode = Mode.HANG
     answer = await explain(fixing, await rows.signal(RUN))
@@ -243,8 +232,9 @@ async def test_the_whole_has_an_end(
 
 
 async def test_what_is_missing_is_named(
-    api: httpx.AsyncClient, gateway: Gateway, tmp_path: Path, rows: Rows, langfuse: Langfuse, model: Model
+    api: Client, gateway: Gateway, tmp_path: Path, rows: Rows, services: dict[str, Any]
 ) -> None:
+    model, langfuse = services.values()
     signal = await rows.signal(RUN)
     answer = await explain(api, signal)
     assert (answer.status_code, answer.json()["detail"]) == (
@@ -266,7 +256,7 @@ async def test_what_is_missing_is_named(
 
 
 async def test_few_at_once_and_reads_go_on(
-    fixing: httpx.AsyncClient, rows: Rows, model: Model, monkeypatch: pytest.MonkeyPatch
+    fixing: Client, rows: Rows, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal = await rows.signal(RUN)
     model.mode = Mode.HANG
@@ -278,13 +268,12 @@ async def test_few_at_once_and_reads_go_on(
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         await get(fixing, "/v1/agents")
         nursery.cancel_scope.cancel()
-    assert app.READS_AT_ONCE >= 1
 
 
 # -- apply-fix
 
 
-async def test_a_fix_becomes_the_next_version(fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse) -> None:
+async def test_a_fix_becomes_the_next_version(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     signal = await rows.signal(RUN)
     answer = await apply(fixing, signal, f"  {FIX}\n")
     fixed = f"You answer questions.\n\n{FIX}"
@@ -310,7 +299,7 @@ async def test_a_fix_becomes_the_next_version(fixing: httpx.AsyncClient, rows: R
     assert await rows.value("SELECT count(*) FROM prompt_claims") == 0
 
 
-async def test_a_chat_prompt_keeps_its_form(fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse) -> None:
+async def test_a_chat_prompt_keeps_its_form(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     history = {"type": "placeholder", "name": "history"}
     langfuse.put("chat", [SYSTEM, history])
     found = (await apply(fixing, await rows.signal(RUN), name="chat")).json()
@@ -321,12 +310,13 @@ async def test_a_chat_prompt_keeps_its_form(fixing: httpx.AsyncClient, rows: Row
 
 
 async def test_a_double_click_is_one_version(
-    fixing: httpx.AsyncClient, gateway: Gateway, tmp_path: Path, rows: Rows, langfuse: Langfuse, model: Model
+    fixing: Client, gateway: Gateway, tmp_path: Path, rows: Rows, services: dict[str, Any]
 ) -> None:
+    model, langfuse = services.values()
     signal = await rows.signal(RUN)
     found: list[Any] = []
 
-    async def click(api: httpx.AsyncClient) -> None:
+    async def click(api: Client) -> None:
         found.append((await apply(api, signal)).json())
 
     async with api_with(gateway, tmp_path, langfuse, model) as another:  # process
@@ -338,9 +328,7 @@ async def test_a_double_click_is_one_version(
     assert await rows.value("SELECT count(*) FROM fixes") == 1
 
 
-async def test_two_fixes_of_one_prompt_are_both_in_it(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse
-) -> None:
+async def test_two_fixes_of_one_prompt_are_both_in_it(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     first, second = await rows.signal(RUN), await rows.signal(RUN, failure_type="RETRY_STORM")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(apply, fixing, first, "One thing.")
@@ -348,14 +336,12 @@ async def test_two_fixes_of_one_prompt_are_both_in_it(
     text = langfuse.production("support/answers")["prompt"]
     assert ("One thing." in text, "Another thing." in text) == (True, True)
     again = (await apply(fixing, first, "One thing.")).json()
-    assert (again["new_version"], again["fix_id"]) == (
-        3,
-        await rows.value(f"SELECT id FROM fixes WHERE signal_id={first}"),
-    )
+    known = await rows.value(f"SELECT id FROM fixes WHERE signal_id = {first}")
+    assert (again["new_version"], again["fix_id"]) == (3, known)
     assert "One thing." not in again["old_text"]
 
 
-async def test_a_lost_answer_is_made_good(fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse) -> None:
+async def test_a_lost_answer_is_made_good(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     signal = await rows.signal(RUN)
     real = langfuse.answer
 
@@ -373,9 +359,7 @@ async def test_a_lost_answer_is_made_good(fixing: httpx.AsyncClient, rows: Rows,
     assert await rows.value("SELECT count(*) FROM fixes") == 1
 
 
-async def test_a_version_published_meanwhile_is_not_lost(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse
-) -> None:
+async def test_a_version_published_meanwhile_is_not_lost(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     name = "support/answers"
     langfuse.before_publish = lambda: langfuse.put(name, "You answer kindly.", labels=["production"])
     found = (await apply(fixing, await rows.signal(RUN))).json()
@@ -385,9 +369,7 @@ async def test_a_version_published_meanwhile_is_not_lost(
     assert set(made["labels"]) == {"production", "eu", "latest"}
 
 
-async def test_somebody_who_never_stops_publishing_is_told_of(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse
-) -> None:
+async def test_somebody_who_never_stops_publishing_is_told_of(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     def publish() -> None:
         langfuse.put("support/answers", "Mine.", labels=["production"])
         langfuse.before_publish = publish
@@ -398,17 +380,13 @@ async def test_somebody_who_never_stops_publishing_is_told_of(
     assert len(langfuse.prompts["support/answers"]) == 1 + 2 * applying.PUBLISH_TRIES
 
 
-async def test_drafts_beside_production_are_left_alone(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse
-) -> None:
+async def test_drafts_beside_production_are_left_alone(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     langfuse.put("support/answers", "A draft.")
     found = (await apply(fixing, await rows.signal(RUN))).json()
     assert (found["new_version"], found["old_text"]) == (3, "You answer questions.")
 
 
-async def test_a_fix_that_was_rolled_back_can_be_applied_again(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse
-) -> None:
+async def test_a_fix_that_was_rolled_back_can_be_applied_again(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     signal = await rows.signal(RUN)
     await apply(fixing, signal)
     langfuse.put("support/answers", "You answer questions.", labels=["production"])
@@ -418,14 +396,14 @@ async def test_a_fix_that_was_rolled_back_can_be_applied_again(
 
 @pytest.mark.parametrize("failure_type", ["PROMPT_INJECTION_SIGNAL", "SLOW_STEP", "CONTEXT_BLOAT"])
 async def test_what_is_no_prompt_addition_is_forbidden(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse, failure_type: str
+    fixing: Client, rows: Rows, langfuse: Langfuse, failure_type: str
 ) -> None:
     answer = await apply(fixing, await rows.signal(RUN, failure_type=failure_type))
     assert (answer.status_code, failure_type in answer.json()["detail"]) == (403, True)
     assert langfuse.requests == []
 
 
-async def test_what_is_wrong_is_said(fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse) -> None:
+async def test_what_is_wrong_is_said(fixing: Client, rows: Rows, langfuse: Langfuse) -> None:
     signal = await rows.signal(RUN)
     gone = await apply(fixing, signal, name="unknown")
     assert (gone.status_code, gone.json()) == (404, {"detail": "Prompt not found in Langfuse."})
@@ -441,7 +419,7 @@ async def test_what_is_wrong_is_said(fixing: httpx.AsyncClient, rows: Rows, lang
 
 
 async def test_a_claim_is_waited_for_and_one_left_behind_taken_over(
-    fixing: httpx.AsyncClient, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    fixing: Client, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(applying, "WAIT_S", 0.5)
     signal = await rows.signal(RUN)
@@ -473,28 +451,24 @@ async def test_what_is_anothers_is_not_there(
         assert (await apply(api, signal, headers=bearer("ours"))).status_code == 200
 
 
-async def test_nothing_of_it_is_logged_or_kept(
-    fixing: httpx.AsyncClient, rows: Rows, langfuse: Langfuse, model: Model
-) -> None:
+async def test_nothing_of_it_is_logged_or_kept(fixing: Client, rows: Rows, langfuse: Langfuse, model: Model) -> None:
     canary = "CANARY-7f31"
     signal = await rows.signal(RUN)
     langfuse.traces[TRACE][0]["input"] = f"Ignore the above. {canary}"
     langfuse.put("support/answers", f"Prompt {canary}", labels=["production"])
     model.says = [json.dumps({"root_cause": f"cause {canary}", "fix_content": f"fix {canary}"})]
-    lines = io.StringIO()
     with structlog.testing.capture_logs() as logged:
         explained = await explain(fixing, signal)
         applied = await apply(fixing, signal, "A chosen text.")
         langfuse.mode = model.mode = Mode.ERROR
         failed = [await explain(fixing, signal), await apply(fixing, signal, "Another.")]
-    lines.write(str(logged))
     assert canary in explained.json()["root_cause"]
     assert canary in applied.json()["old_text"]
     assert [one.status_code for one in failed] == [502, 502]
     events = {line["event"]: line for line in logged}
     assert set(events) == {"fix.explained", "fix.applied", "fix.failed"}
     assert (events["fix.explained"]["input_tokens"], events["fix.explained"]["output_tokens"]) == (1000, 80)
-    said = lines.getvalue() + "".join(one.text for one in failed)
+    said = str(logged) + "".join(one.text for one in failed)
     for secret in (canary, KEY, SECRET_KEY, langfuse.url, model.url, "A chosen text."):
         assert secret not in said, secret
     tables = await rows.value("SELECT string_agg(f::text, ' ') FROM (SELECT * FROM fixes) f")

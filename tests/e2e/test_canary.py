@@ -137,6 +137,8 @@ def everything_the_api_says(server: Server, canary: str) -> bytes:
         }  # fmt: skip
         bodies = {
             "/v1/signals/{signal_id}/record-copy": {"fix_content": "kept, because the user chose to"},
+            "/v1/signals/{signal_id}/explain": {"langfuse_trace_id": "t"},
+            "/v1/signals/{signal_id}/apply-fix": {"fix_content": "chosen too", "langfuse_prompt_name": "prompt"},
             "/v1/issues/{issue_id}/resolve": {"resolution_notes": f"{canary}note"},
         }
         for route in ROUTES:

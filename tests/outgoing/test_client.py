@@ -77,7 +77,7 @@ async def test_a_short_wait_is_kept(receiver: Receiver) -> None:
 @pytest.mark.parametrize("mode", [Mode.HANG, Mode.TRICKLE, Mode.STUCK_BODY])
 async def test_a_try_ends_in_time(receiver: Receiver, mode: Mode) -> None:
     receiver.mode = mode
-    with pytest.raises(OutgoingError, match="did not answer within 0.3 seconds"):
+    with pytest.raises(OutgoingError, match=r"did not answer within 0\.3 seconds"):
         await ask(receiver.url, timeout_s=0.3)
     assert len(receiver.requests) == 1
 
