@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import trio
@@ -15,37 +15,24 @@ import trio
 from tests.docs.pages import code_blocks
 from tests.harness.invariants import settle
 from tests.harness.server import Server
+from tests.harness.shapes import Script, looping
 from tests.langfuse import Langfuse, observation
 from tests.models import ROOT_CAUSE, Model
 from tests.postgres import TestPostgres
 from tests.shared import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "fixes.md"
-RUN = "6f0c7d0a-3a55-4d7f-9a70-0d6f2f0f8d11"
-
-
-def loop() -> list[dict[str, Any]]:
-    """A run that calls one tool again and again with the same arguments."""
-    now = time.time() - 10
-    told = {"run_id": RUN, "agent_id": "shop", "agent_version": "v1"}
-    events = [("run.started", 0, {"input_hash": "", "model": "m", "tools": ["search"]})]
-    for step in range(1, 8):
-        events.append(("tool.called", step, {"tool_name": "search", "args_hash": "ab" * 32}))
-        events.append(("tool.responded", step, {"tool_name": "search", "success": True}))
-    events.append(("run.completed", 8, {"exit_reason": "completed"}))
-    return [
-        {"event_type": kind, "step_index": step, "timestamp": now + n / 10, "payload": payload, **told}
-        for n, (kind, step, payload) in enumerate(events)
-    ]
 
 
 def test_the_calls_work(tmp_path: Path, postgres: TestPostgres) -> None:
     database = postgres.database()
+    run = Script(random.Random(1), "shop", time.time() - 10)
+    looping(run)
     with Langfuse() as langfuse, Model() as model:
-        langfuse.traces[RUN.replace("-", "")] = [observation("answer", prompt=("support/answers", 1))]
+        langfuse.traces[run.run_id.replace("-", "")] = [observation("answer", prompt=("support/answers", 1))]
         langfuse.put("support/answers", "You answer questions.", labels=["production"])
         with Server(tmp_path, database_url=database, env={**langfuse.environment, **model.environment}) as server:
-            body = {"agent_id": "shop", "events": loop()}
+            body = {"agent_id": "shop", "events": run.events}
             httpx.post(f"{server.ingest_url}/v1/ingest", json=body, trust_env=False).raise_for_status()
             trio.run(settle, database)
             found = httpx.get(f"{server.api_url}/v1/agents/shop/signals", trust_env=False).json()["signals"]
