@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -34,7 +35,7 @@ def test_the_calls_work(tmp_path: Path, postgres: TestPostgres) -> None:
         with Server(tmp_path, database_url=database, env={**langfuse.environment, **model.environment}) as server:
             body = {"agent_id": "shop", "events": run.events}
             httpx.post(f"{server.ingest_url}/v1/ingest", json=body, trust_env=False).raise_for_status()
-            trio.run(settle, database)
+            trio.run(partial(settle, database, server=server))
             found = httpx.get(f"{server.api_url}/v1/agents/shop/signals", trust_env=False).json()["signals"]
             signal = next(one["id"] for one in found if one["failure_type"] == "TOOL_LOOP")
             environment = {"PATH": os.environ["PATH"], "DUNETRACE": server.api_url, "KEY": "k", "SIGNAL": str(signal)}
