@@ -92,6 +92,14 @@ class Settings:
     journal_sync: bool
     journal_max_bytes: int
     cors_origins: tuple[str, ...]
+    langfuse_host: str | None
+    langfuse_public_key: str | None = field(repr=False)
+    langfuse_secret_key: str | None = field(repr=False)
+    anthropic_api_key: str | None = field(repr=False)
+    openai_api_key: str | None = field(repr=False)
+    anthropic_base_url: str | None
+    openai_base_url: str | None
+    explain_model: str | None
     log_level: str
     limits: thresholds.Limits = field(repr=False)
     listed: tuple[Destination, ...] = field(repr=False)
@@ -216,6 +224,13 @@ def _http_url(value: str) -> str:
     return value
 
 
+def _header_text(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or value.strip() != value:
+        # The value is a secret, so it isn't shown.
+        raise ValueError("not a key: it holds something else than printable ASCII, or a space around it")
+    return value
+
+
 def _origins(value: str) -> tuple[str, ...]:
     origins = tuple(part.strip().rstrip("/") for part in value.split(",") if part.strip())
     for origin in origins:
@@ -267,7 +282,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("DASHBOARD_URL", "dashboard_url", None, _http_url,
             "the page's address in alerts. Unset: the page's real address"),
     Setting("DUNETRACE_ALLOW_PRIVATE_DESTINATIONS", "allow_private_destinations", "false", _flag,
-            "whether alerts may go to internal addresses"),
+            "whether alerts may go to internal addresses, and Langfuse and the model may have one"),
     Setting("DIGEST_ENABLED", "digest_enabled", "true", _flag, "whether Slack gets a weekly digest"),
     Setting("DIGEST_DAY", "digest_day", "0", _whole(0, 6), "the digest's day, 0 = Monday to 6 = Sunday"),
     Setting("DIGEST_HOUR", "digest_hour", "9", _whole(0, 23), "the digest's hour, UTC"),
@@ -288,6 +303,18 @@ SETTINGS: tuple[Setting, ...] = (
             "how much may wait in the journal"),
     Setting("DUNETRACE_CORS_ORIGINS", "cors_origins", "", _origins,
             "origins whose pages may call the API, with commas between"),
+    Setting("LANGFUSE_HOST", "langfuse_host", None, _http_url,
+            "your Langfuse, whose traces are explained and whose prompts get fixes"),
+    Setting("LANGFUSE_PUBLIC_KEY", "langfuse_public_key", None, _header_text, "public key of a Langfuse project"),
+    Setting("LANGFUSE_SECRET_KEY", "langfuse_secret_key", None, _header_text, "secret key of the same project"),
+    Setting("ANTHROPIC_API_KEY", "anthropic_api_key", None, _header_text, "explains signals by a model of Anthropic's"),
+    Setting("OPENAI_API_KEY", "openai_api_key", None, _header_text,
+            "explains signals by a model of OpenAI's, where there is no key of Anthropic's"),
+    Setting("ANTHROPIC_BASE_URL", "anthropic_base_url", None, _http_url,
+            "Unset: https://api.anthropic.com"),
+    Setting("OPENAI_BASE_URL", "openai_base_url", None, _http_url, "Unset: https://api.openai.com/v1"),
+    Setting("DUNETRACE_EXPLAIN_MODEL", "explain_model", None, _header_text,
+            "which model explains. Unset: claude-sonnet-5-5 or gpt-6.1-terra"),
     Setting("LOG_LEVEL", "log_level", "INFO", _one_of(*_LOG_LEVELS), "least severe log line that is written"),
 )  # fmt: skip
 

@@ -39,6 +39,7 @@ class Severity(StrEnum):
         return _RANKS[self]
 
 
+_DIGEST_SUFFIXES = ("_hash", "_hashes")
 _RANKS = {severity: rank for rank, severity in enumerate(Severity)}
 
 
@@ -69,3 +70,12 @@ class FailureSignal:
     confidence: float
     evidence: dict[str, Any] = field(default_factory=dict)
     shadow: bool = False
+
+
+def without_digests(value: Any) -> Any:
+    """`value` with every key that holds a digest left out, at any depth: no digest leaves the server."""
+    if isinstance(value, dict):
+        return {key: without_digests(item) for key, item in value.items() if not key.endswith(_DIGEST_SUFFIXES)}
+    if isinstance(value, list | tuple):
+        return [without_digests(item) for item in value]
+    return value

@@ -63,6 +63,9 @@ LOG_EVENTS: Mapping[str, str] = {
     "destination.internal_address": "a destination resolves to an internal address and is refused",
     "ingest.failed": "a request raised; it was answered 500",
     "api.failed": "a request raised; it was answered 500",
+    "fix.explained": "a model explained a signal; the line says what that took",
+    "fix.applied": "a fix was put into a prompt",
+    "fix.failed": "Langfuse or the model failed; the request was answered 502",
     "ingest.key_unchecked": "the keys could not be read from Postgres",
     "demo.failed": "the demo agents stopped with an error",
 }

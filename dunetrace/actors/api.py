@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from dunetrace.fixes.desk import open_desk
 from dunetrace.serving.api.app import ApiApp
 from dunetrace.serving.asgi import serve
 from dunetrace.serving.auth import Gate, keys_of
@@ -17,7 +18,7 @@ from dunetrace.serving.page import Page
 if TYPE_CHECKING:
     from dunetrace.nursery import Context
 
-READ_TIMEOUT_S: Final = 60  # above the longest unit of work, 30 seconds, and the wait for its connection
+READ_TIMEOUT_S: Final = 120  # above the longest handler: an explanation, `fixes.desk.EXPLAIN_TIMEOUT_S`
 
 
 class ApiActor:
@@ -27,17 +28,19 @@ class ApiActor:
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
         """Serve both ports until `ctx.stopping` is set; requests under way get a few seconds to finish."""
-        api = ApiApp(
-            ctx.gateway,
-            Gate(ctx.settings.auth_mode, keys_of(ctx.gateway), trio.current_time),
-            ctx.health,
-            version=version("dunetrace"),
-            cors_origins=ctx.settings.cors_origins,
-            prices=ctx.settings.prices,
-        )
-        dashboard = DashboardApp(api, Page())
-        async with trio.open_nursery() as ports:
-            for app, name in ((api, self.name), (dashboard, "dashboard")):
-                port = partial(serve, app, ctx.socket(name), ctx.stopping, read_timeout_s=READ_TIMEOUT_S)
-                await ports.start(port)
-            task_status.started()
+        async with open_desk(ctx.settings) as desk:
+            api = ApiApp(
+                ctx.gateway,
+                Gate(ctx.settings.auth_mode, keys_of(ctx.gateway), trio.current_time),
+                ctx.health,
+                desk,
+                version=version("dunetrace"),
+                cors_origins=ctx.settings.cors_origins,
+                prices=ctx.settings.prices,
+            )
+            dashboard = DashboardApp(api, Page())
+            async with trio.open_nursery() as ports:
+                for app, name in ((api, self.name), (dashboard, "dashboard")):
+                    port = partial(serve, app, ctx.socket(name), ctx.stopping, read_timeout_s=READ_TIMEOUT_S)
+                    await ports.start(port)
+                task_status.started()

@@ -16,10 +16,10 @@ import trio
 from dunetrace.actors.rates import Rates
 from dunetrace.actors.telling import completed
 from dunetrace.alerts import FORMS
-from dunetrace.alerts.guard import InternalAddressError
 from dunetrace.alerts.links import run_url
 from dunetrace.alerts.post import ATTEMPT_TIMEOUT_S
 from dunetrace.deliveries import Outcome, State, Verdict, after
+from dunetrace.outgoing.guard import InternalAddressError
 from dunetrace.store.reads.rate import RateKey
 from dunetrace.store.writes import deliveries
 from dunetrace.store.writes.deliveries import Settled

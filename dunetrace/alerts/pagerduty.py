@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dunetrace.alerts import news, sample
-from dunetrace.alerts.webhook import Message, without_digests
+from dunetrace.alerts.webhook import Message
 from dunetrace.alerts.words import words
 from dunetrace.deliveries import Kind, thread_id
 from dunetrace.errors import SettingError
 from dunetrace.explain.wording import shown_name
-from dunetrace.signals import Severity
+from dunetrace.signals import Severity, without_digests
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -7,8 +7,6 @@ in it. Used by the destination actors.
 from __future__ import annotations
 
 import base64
-import logging
-import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -16,8 +14,9 @@ import httpcore
 import httpx
 import trio
 
-from dunetrace.alerts.guard import GuardedBackend, InternalAddressError
-from dunetrace.deliveries import Outcome, Verdict, outcome_of, retry_after_s
+from dunetrace.deliveries import Outcome, Verdict, outcome_of
+from dunetrace.outgoing.guard import InternalAddressError
+from dunetrace.outgoing.pool import Body, address, asked_to_wait_s, open_pool
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from dunetrace.alerts.webhook import Message
 
 ATTEMPT_TIMEOUT_S = 10.0
-IDLE_CONNECTION_S = 15.0
 # A body read to its end lets the connection be used again; beyond these it is not worth it.
 READ_BYTES, READ_TIMEOUT_S = 4096, 1.0
 
@@ -45,16 +43,11 @@ class Post:
             with trio.fail_after(ATTEMPT_TIMEOUT_S):
                 async with self._pool.stream(
                     "POST",
-                    httpcore.URL(
-                        scheme=target.raw_scheme,
-                        host=target.raw_host,
-                        port=target.port,
-                        target=target.raw_path,
-                    ),
+                    address(target),
                     headers=_headers(target, message),
-                    content=_Body(message.body),
+                    content=Body(message.body),
                 ) as response:
-                    answer = outcome_of(response.status, _asked_s(response))
+                    answer = outcome_of(response.status, asked_to_wait_s(response))
                     await _drain(response)
         except InternalAddressError as error:
             return Outcome(Verdict.REFUSED, error=type(error).__name__)
@@ -71,36 +64,9 @@ class Post:
 
 @asynccontextmanager
 async def open_post(*, allow_private: bool, tls: ssl.SSLContext | None = None) -> AsyncIterator[Post]:
-    """A `Post` for the length of the block. `tls` replaces the default context: public and system authorities."""
-    for noisy in ("httpx", "httpcore"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    if tls is None:
-        tls = httpx.create_ssl_context(trust_env=False)
-        tls.load_default_certs()
-    async with httpcore.AsyncConnectionPool(
-        ssl_context=tls,
-        keepalive_expiry=IDLE_CONNECTION_S,
-        network_backend=GuardedBackend(allow_private=allow_private),
-    ) as pool:
+    """A `Post` for the length of the block. `tls` replaces the default context, as in `open_pool`."""
+    async with open_pool(allow_private=allow_private, tls=tls) as pool:
         yield Post(pool)
-
-
-class _Body:
-    """A request's body in one piece. A plain iterator: an async generator, which httpcore would make of bytes, is left
-    behind unfinished when its write is cancelled.
-    """
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._pieces = iter([body])
-
-    def __aiter__(self) -> _Body:
-        return _Body(self._body)
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
 
 
 def _headers(target: httpx.URL, message: Message) -> list[tuple[str, str]]:
@@ -114,13 +80,6 @@ def _headers(target: httpx.URL, message: Message) -> list[tuple[str, str]]:
         pair = base64.b64encode(f"{target.username}:{target.password}".encode()).decode()
         headers.append(("Authorization", f"Basic {pair}"))
     return headers
-
-
-def _asked_s(response: httpcore.Response) -> float:
-    for name, value in response.headers:
-        if name.lower() == b"retry-after":
-            return retry_after_s(value.decode("latin-1"), time.time())
-    return 0.0
 
 
 async def _drain(response: httpcore.Response) -> None:

@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dunetrace.alerts import blocks, news, sample
-from dunetrace.alerts.webhook import without_digests
 from dunetrace.alerts.words import words
 from dunetrace.deliveries import Kind
-from dunetrace.signals import Severity
+from dunetrace.signals import Severity, without_digests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from uuid import uuid4
 import trio
 
 from dunetrace.alerts import FORMS
-from dunetrace.alerts.guard import InternalAddressError
 from dunetrace.alerts.post import Post, open_post
 from dunetrace.deliveries import Outcome, Verdict
+from dunetrace.outgoing.guard import InternalAddressError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,6 +18,7 @@ from dunetrace.alerts import sample
 from dunetrace.alerts.words import words
 from dunetrace.deliveries import Kind
 from dunetrace.errors import SettingError
+from dunetrace.signals import without_digests
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = "1.0"
 _STANDARD_PREFIX = "whsec_"
-_DIGEST_SUFFIXES = ("_hash", "_hashes")
 _EVENTS = {
     Kind.FIRST: "failure_signal",
     Kind.UPDATE: "failure_update",
@@ -79,15 +79,6 @@ def signing_keys(secret: str, setting: str = "WEBHOOK_SECRET") -> SigningKeys:
     if not standard:
         raise SettingError(f"{setting}: what follows whsec_ must be base64; any other secret is taken as it is")
     return SigningKeys(raw, standard)
-
-
-def without_digests(value: Any) -> Any:
-    """`value` with every key that holds a digest left out, at any depth."""
-    if isinstance(value, dict):
-        return {key: without_digests(item) for key, item in value.items() if not key.endswith(_DIGEST_SUFFIXES)}
-    if isinstance(value, list | tuple):
-        return [without_digests(item) for item in value]
-    return value
 
 
 def _sealed(event: str, alert: Alert, secret: str | None, sent_at: float, said: Explanation | None = None) -> Message:

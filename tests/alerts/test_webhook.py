@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from dunetrace.alerts import webhook
-from dunetrace.alerts.webhook import Message, signing_keys, without_digests
+from dunetrace.alerts.webhook import Message, signing_keys
 from dunetrace.deliveries import Alert, Kind
 from dunetrace.errors import SettingError
 from dunetrace.explain import RateContext, explain
-from dunetrace.signals import FailureSignal, FailureType, Severity
+from dunetrace.signals import FailureSignal, FailureType, Severity, without_digests
 
 DELIVERY_ID = UUID("5f4dcc3b-5aa7-55d6-8327-deb882cf99aa")
 DIGEST = hashlib.sha256(b"what the user said").hexdigest()

@@ -7,10 +7,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Literal
 
+import httpcore
 import httpx
 import pytest
 import trio
 
+from dunetrace.fixes.desk import Desk
+from dunetrace.fixes.services import Services
+from dunetrace.outgoing.client import Client
 from dunetrace.serving.api.app import ApiApp
 from dunetrace.serving.asgi import ASGIApp, serve
 from dunetrace.serving.auth import Gate, keys_of
@@ -22,9 +26,10 @@ HEALTHY = {"status": "ok", "db": "ok", "version": "1", "actors": {"api": {"state
 
 
 def make_api(gateway: Any, mode: Literal["dev", "prod"] = "dev", **settings: Any) -> ApiApp:
-    """The app as the actor makes it, with a clock that stands at NOON."""
+    """The app as the actor makes it, with a clock that stands at NOON; without a `desk`, nothing is set up there."""
     gate = Gate(mode, keys_of(gateway), trio.current_time)
     settings.setdefault("health", lambda _port: (200, HEALTHY))
+    settings.setdefault("desk", Desk(Client(httpcore.AsyncConnectionPool()), Services()))
     return ApiApp(gateway, gate, version="1", now=lambda: NOON, **settings)
 
 

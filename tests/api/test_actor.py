@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import trio
 
 from dunetrace.actors.api import ApiActor
-from dunetrace.prices import NO_PRICES
+from dunetrace.config import load
 from dunetrace.serving.sockets import address_of, listen
 from dunetrace.store.gateway import Gateway
 from tests.api.conftest import HEALTHY
 from tests.api.rows import Rows
 
 
-async def test_it_serves_the_api_and_the_page_until_it_is_stopped(gateway: Gateway, rows: Rows) -> None:
+async def test_it_serves_the_api_and_the_page_until_it_is_stopped(gateway: Gateway, rows: Rows, tmp_path: Path) -> None:
     await rows.agent("a")
     stopping = trio.Event()
     with listen("127.0.0.1:0", "API") as api, listen("127.0.0.1:0", "DASHBOARD") as dashboard:
         lent = SimpleNamespace(
             gateway=gateway,
             stopping=stopping,
-            settings=SimpleNamespace(auth_mode="dev", cors_origins=(), prices=NO_PRICES),
+            settings=load({}, tmp_path),
             health=lambda _port: (200, HEALTHY),
             socket={"api": api, "dashboard": dashboard}.__getitem__,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,12 @@ from schemathesis import checks
 from schemathesis.generation import GenerationMode
 
 from dunetrace.serving.api.routes import ROUTES
+from dunetrace.verdicts import fix_type
 from tests.harness.invariants import settle
 from tests.harness.server import Server
 from tests.harness.shapes import run_events
+from tests.langfuse import Langfuse
+from tests.models import Model
 
 OPERATIONS = [(route.method, route.path) for route in ROUTES] + [("GET", "/health")]
 CHECKS = [
@@ -46,7 +50,11 @@ class Served(NamedTuple):
 def served(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[Served]:
     database = postgres.database()
     rng = random.Random(7)
-    with Server(Path(tmp_path_factory.mktemp("server")), database_url=database) as server:
+    with ExitStack() as stack:
+        services = [stack.enter_context(one) for one in (Langfuse(any_name=True), Model())]
+        environment = {name: value for one in services for name, value in one.environment.items()}
+        directory = Path(tmp_path_factory.mktemp("server"))
+        server = stack.enter_context(Server(directory, database_url=database, env=environment))
         now = time.time()
         events = [event for n in range(40) for event in run_events(rng, "shop", now - 60 + n)]
         with httpx.Client(base_url=server.ingest_url, trust_env=False) as client:
@@ -54,7 +62,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[
             client.post("/v1/deploy", json={"agent_id": "shop", "version": "v2"}).raise_for_status()
         trio.run(settle, database)
         with httpx.Client(base_url=server.api_url, trust_env=False) as client:
-            (signal, *_) = client.get("/v1/agents/shop/signals").json()["signals"]
+            found = client.get("/v1/agents/shop/signals").json()["signals"]
+            signal = next(one for one in found if fix_type(one["failure_type"]) == "prompt_addition")
             (issue, *_) = client.get("/v1/agents/shop/issues").json()["issues"]
         ids = {
             "agent_id": "shop", "run_id": signal["run_id"], "signal_id": str(signal["id"]),

@@ -25,6 +25,8 @@ from tests import pagerduty
 from tests.e2e.relay import Relay
 from tests.harness.invariants import assert_invariants
 from tests.harness.server import Server
+from tests.langfuse import Langfuse, observation
+from tests.models import Model
 from tests.receiver import Received, Receiver
 
 JSON = "application/json"
@@ -138,6 +140,8 @@ def everything_the_api_says(server: Server, canary: str) -> bytes:
         }  # fmt: skip
         bodies = {
             "/v1/signals/{signal_id}/record-copy": {"fix_content": "kept, because the user chose to"},
+            "/v1/signals/{signal_id}/explain": {"langfuse_trace_id": "t"},
+            "/v1/signals/{signal_id}/apply-fix": {"fix_content": "chosen too", "langfuse_prompt_name": "prompt"},
             "/v1/issues/{issue_id}/resolve": {"resolution_notes": f"{canary}note"},
             "/v1/issues/{issue_id}/acknowledge": {"acknowledged": True, "note": f"{canary}note"},
             "/v1/issues/{issue_id}/snooze": {"seconds": 60, "note": f"{canary}note"},
@@ -146,6 +150,9 @@ def everything_the_api_says(server: Server, canary: str) -> bytes:
             names = re.findall(r"{(\w+)}", route.path)
             flags = {given.name: "true" for given in route.parameters if isinstance(given, Flag)}
             for values in itertools.product(*(ids[name] for name in names)):
+                if route.path.endswith("/apply-fix"):
+                    said_of_the_prompt(client, values[0], bodies[route.path])
+                    continue
                 path = route.path.format(**dict(zip(names, values, strict=True)))
                 if route.method == "GET":
                     ask(path)
@@ -153,6 +160,12 @@ def everything_the_api_says(server: Server, canary: str) -> bytes:
                 else:
                     ask(path, route.method, json=bodies[route.path])
     return b"".join(said)
+
+
+def said_of_the_prompt(client: httpx.Client, signal_id: int, body: dict[str, str]) -> None:
+    """The one answer that shows a prompt, to the person who changes it."""
+    answer = client.post(f"/v1/signals/{signal_id}/apply-fix", json=body)
+    assert (answer.status_code, "CANARY" in answer.text) in ((200, True), (403, False)), answer.text
 
 
 def other_calls(server: Server, canary: str) -> bytes:
@@ -217,8 +230,19 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "alerts.yml").write_text(ALERTS)
     now = datetime.now(UTC)
-    with Receiver() as receiver, Receiver(slack=True) as slack, Receiver(pagerduty=True) as pager:
+    langfuse, model = Langfuse(secret_key=f"{canary}langfuse"), Model(key=f"{canary}model")
+    langfuse.traces["t"] = [observation(canary, input={"q": canary}, output=canary, statusMessage=canary)]
+    langfuse.put("prompt", f"You are {canary}.", labels=["production"])
+    with (
+        Receiver() as receiver,
+        Receiver(slack=True) as slack,
+        Receiver(pagerduty=True) as pager,
+        langfuse,
+        model,
+    ):
         environment = {
+            **langfuse.environment,
+            **model.environment,
             "WEBHOOK_URL": f"{receiver.url}/{canary}",
             "WEBHOOK_SECRET": f"{canary}secret",
             "SLACK_WEBHOOK_URL": f"{slack.url}/{canary}",
@@ -265,6 +289,8 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
     for place in ("what left the SDK", "NDJSON", "the tables", "the API", "the webhook", "Slack", "PagerDuty"):
         assert b"canary-agent" in places[place] or b"raw-agent" in places[place], f"{place}: the test saw nothing"
     assert min(len(sent.requests) for sent in (receiver, slack, pager)) >= 3
+    assert all(canary in user and canary not in system for system, user in model.questions)
+    assert len(langfuse.prompts["prompt"]) == 2
     found = [place for place, content in places.items() if any(form in content for form in forms_of(canary))]
     assert found == []
 

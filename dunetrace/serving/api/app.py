@@ -6,7 +6,8 @@ Made by `actors/api.py`, which serves the same app on the API's port and, for `/
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -32,6 +33,7 @@ from dunetrace.store.reads.scope import Scope
 from dunetrace.telemetry import kind, log, where
 
 if TYPE_CHECKING:
+    from dunetrace.fixes.desk import Desk
     from dunetrace.store.gateway import Gateway
 
 
@@ -39,6 +41,7 @@ Health = Callable[[str], tuple[int, dict[str, Any]]]
 
 MAX_BODY_BYTES = 1 << 20  # bodies here are a note or a fix, never events
 MAX_REQUESTS_IN_HAND = 256  # the server under us has no bound of its own
+FIXES_AT_ONCE = 4  # each waits for a model or for Langfuse, up to two minutes, and keeps an answer of theirs in memory
 READS_AT_ONCE = 4  # of the gateway's connections: slow reads must leave some for what accepts and judges
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
@@ -76,13 +79,16 @@ class _Quart(QuartTrio):
 
 
 class ApiApp:
-    """ASGI, http only. `reads` is where rows come from; `health("api")` gives the status and body of /health."""
+    """ASGI, http only. `reads` is where rows come from; `health("api")` gives the status and body of /health; the
+    `desk` is where signals are explained and fixes applied.
+    """
 
     def __init__(
         self,
         reads: Gateway,
         gate: Gate,
         health: Health,
+        desk: Desk,
         *,
         version: str,
         cors_origins: tuple[str, ...] = (),
@@ -90,9 +96,10 @@ class ApiApp:
         now: Callable[[], float] = time.time,
         routes: tuple[Route, ...] = ROUTES,
     ) -> None:
-        self._reads, self._gate, self._health, self._now = reads, gate, health, now
+        self._reads, self._gate, self._health, self._desk, self._now = reads, gate, health, desk, now
         self._cors_origins, self._prices = frozenset(cors_origins), prices
         self._read_turns = trio.CapacityLimiter(READS_AT_ONCE)
+        self._fix_turns = trio.CapacityLimiter(FIXES_AT_ONCE)
         self._in_hand = 0
         self._document = openapi.document(routes, version)
         self._docs = docs_page.render(self._document)
@@ -151,12 +158,21 @@ class ApiApp:
             query = {one.name: one.read(given.get(one.name)) for one in route.parameters}
             ids |= {one.name: one.named(ids[one.name], "path") for one in route.choices}
             body = None if route.body is None else read_body(cast("bytes", await request.get_data()), route.body)
-            call = Call(Scope(principal.customer_id, agents), ids, query, self._now(), body, self._prices)
-            async with self._read_turns:
+            call = Call(Scope(principal.customer_id, agents), ids, query, self._now(), self._desk, body, self._prices)
+            async with self._turn(route):
                 found = await route.handler(self._reads, call)
             return _response(Answer(200, found))
 
         return endpoint
+
+    @asynccontextmanager
+    async def _turn(self, route: Route) -> AsyncIterator[None]:
+        """A read waits for its turn, which comes soon. What waits for others is sent away instead."""
+        turns = self._fix_turns if route.asks_others else self._read_turns
+        if route.asks_others and not turns.available_tokens:
+            raise overloaded("Other fixes are under way; try again")
+        async with turns:
+            yield
 
     async def _on_health(self) -> Response:
         return _response(Answer(*self._health("api")))

@@ -54,6 +54,8 @@ def _operation(route: Route, shown: Mapping[type[msgspec.Struct], dict[str, Any]
         "403": _json("The key lacks the scope, or in dev mode the request did not come from this machine", refused),
         "503": _json("The database is not reachable; Retry-After says when to ask again", refused),
     }
+    if route.asks_others:
+        responses["502"] = _json("Langfuse or the model failed; the detail says which and how", refused)
     if route.missing:
         responses["404"] = _json(route.missing, refused)
     if choices or route.body or any(not isinstance(one, Text) for one in route.parameters):

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
 
+from dunetrace.fixes.desk import Desk
 from dunetrace.prices import NO_PRICES, Prices
 from dunetrace.serving.api.parameters import Choice, Parameter
 from dunetrace.serving.api.shapes import Page
@@ -28,6 +29,7 @@ class Call(NamedTuple):
     ids: Mapping[str, str]
     query: Mapping[str, Any]
     asked_at: float  # Unix seconds
+    desk: Desk  # where fixes come from
     body: Any = None  # of the route's `body` type
     prices: Prices = NO_PRICES
 
@@ -67,4 +69,5 @@ class Route:
     missing: str = ""  # when it answers 404, for the documents
     method: str = "GET"
     body: type[Struct] | None = None  # of a request that changes something
+    asks_others: bool = False  # it waits for services outside, and answers 502 when one of them fails
     choices: tuple[Choice, ...] = ()  # ids in the path that must be one of some, by their names

@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import convert
 
 from dunetrace.serving.answers import RefusedError
-from dunetrace.serving.api import absent, actions, analysis, figures, shapes, words
+from dunetrace.serving.api import absent, actions, analysis, figures, fixing, shapes, words
 from dunetrace.serving.api.parameters import Choice, Flag, Text, Whole
 from dunetrace.serving.api.route import MAX_BIGINT, Call, Route
 from dunetrace.signals import FailureType, Severity
@@ -181,6 +181,26 @@ ROUTES = (
         shapes.FixStatus,
         "Whether a signal was fixed, and whether that helped",
         missing="Signal <n> not found.",
+    ),
+    Route(
+        "/v1/signals/{signal_id}/explain",
+        fixing.explain_signal,
+        shapes.Explanation,
+        "What led to a signal, and a fix, as a model reads the run's trace in Langfuse; nothing of it is kept",
+        missing="Signal <n> not found.",
+        method="POST",
+        body=shapes.Asked,
+        asks_others=True,
+    ),
+    Route(
+        "/v1/signals/{signal_id}/apply-fix",
+        fixing.apply_fix,
+        shapes.PublishedFix,
+        "Append a fix to a prompt in Langfuse and publish it as a new version; the same again changes nothing",
+        missing="Signal <n> not found. Prompt not found in Langfuse.",
+        method="POST",
+        body=shapes.WantedFix,
+        asks_others=True,
     ),
     Route(
         "/v1/signals/{signal_id}/record-copy",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, convert
 
+from dunetrace.fixes.question import MAX_FIX
 from dunetrace.verdicts import FixType, Verdict
 
 MAX_TEXT = 65_536  # characters of a text a person sends: a fix, a note
@@ -200,6 +201,50 @@ class CopiedFix(Struct):
 class RecordedFix(Struct):
     fix_id: int
     signal_id: int
+
+
+class Asked(Struct):
+    langfuse_trace_id: (
+        Annotated[
+            str,
+            Meta(
+                description="the run's trace in Langfuse; its run id without dashes if left out",
+                min_length=1,
+                max_length=256,
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Explanation(Struct):
+    signal_id: int
+    source: Annotated[
+        Literal["langfuse", "signal_only"], Meta(description="signal_only: Langfuse has no trace of the run")
+    ]
+    root_cause: Annotated[str, Meta(description="in a model's words; read them as such")]
+    fix_content: Annotated[str, Meta(description="what the model proposes, for a person to read before it is used")]
+    fix_type: FixType
+    apply_blocked: Annotated[bool, Meta(description="true: apply-fix answers 403")]
+    langfuse_prompt_name: Annotated[str | None, Meta(description="of the trace's last generation that names one")]
+    langfuse_prompt_version: int | None
+
+
+class WantedFix(Struct):
+    fix_content: Annotated[
+        str,
+        Meta(description="appended to the prompt as a paragraph; it is kept", min_length=1, max_length=MAX_FIX),
+    ]
+    langfuse_prompt_name: Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class PublishedFix(Struct):
+    fix_id: int
+    signal_id: int
+    new_version: Annotated[int, Meta(description="the version of the prompt that holds the fix")]
+    prompt_url: str
+    old_text: Annotated[str, Meta(description="the prompt's text, of a chat prompt its last system message's, before")]
+    new_text: str
 
 
 class AppliedFix(Struct):

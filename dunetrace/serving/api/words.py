@@ -19,8 +19,9 @@ def signals(rows: list[Row], explained: bool) -> list[shapes.Signal]:
     return convert([row | _words(row) for row in rows], list[shapes.Signal])
 
 
-def _words(row: Row) -> dict[str, Any]:
-    signal = FailureSignal(
+def signal_of(row: Row) -> FailureSignal:
+    """The signal a row of ``failure_signals`` keeps."""
+    return FailureSignal(
         # Not converted: a row may hold a type that only a later release knows, and `explain` has words for that too.
         failure_type=cast("FailureType", row["failure_type"]),
         severity=cast("Severity", row["severity"]),
@@ -32,4 +33,7 @@ def _words(row: Row) -> dict[str, Any]:
         evidence=row["evidence"],
         shadow=row["shadow"],
     )
-    return explain(signal).as_json()
+
+
+def _words(row: Row) -> dict[str, Any]:
+    return explain(signal_of(row)).as_json()

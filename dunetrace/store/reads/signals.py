@@ -1,4 +1,4 @@
-"""What was found: an agent's signals, and one run's. Called by the API's routes and by the run read beside it."""
+"""What was found: one signal, an agent's, and one run's. Called by the API's routes and by the run read beside it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ SELECT {_FIELDS} FROM failure_signals
 WHERE run_id = $2 AND customer_id = $1 AND ($3::text[] IS NULL OR agent_id = ANY($3)) AND ($4 OR NOT shadow)
 ORDER BY step_index, id
 """  # noqa: S608 - made of constants
+
+_ONE = f"""
+SELECT {_FIELDS} FROM failure_signals
+WHERE id = $2 AND customer_id = $1 AND ($3::text[] IS NULL OR agent_id = ANY($3))
+"""  # noqa: S608 - made of constants
+
+
+async def signal(conn: Connection, scope: Scope, signal_id: int) -> Row | None:
+    """One signal; None when there is no such one in scope."""
+    record = await conn.fetchrow(_ONE, scope.customer_id, signal_id, scope.agent_list)
+    return None if record is None else dict(record)
 
 
 async def signals(

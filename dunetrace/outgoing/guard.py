@@ -1,8 +1,8 @@
-"""Keeps alerts off internal addresses: a destination's name is resolved, checked and connected to in one step.
+"""Keeps what this server sends off internal addresses: a name is resolved, checked and connected to in one step.
 
 Whoever can set a webhook could otherwise make this server POST to a metadata service or a neighbour that trusts it.
 The connection goes to the very address that was checked, so a name that resolves differently a moment later gains
-nothing; the Host header and the TLS name stay the destination's own. Used by `post.py`.
+nothing; the Host header and the TLS name stay the destination's own. Used by `pool.py`.
 """
 
 from __future__ import annotations

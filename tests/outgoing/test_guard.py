@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dunetrace.alerts.guard import GuardedBackend, InternalAddressError, is_internal
+from dunetrace.outgoing.guard import GuardedBackend, InternalAddressError, is_internal
 from tests.receiver import Receiver
 
 INTERNAL = """

@@ -1,0 +1,1 @@
+"""What every request this server sends out goes through: the guard against internal addresses, TLS, bounds."""
