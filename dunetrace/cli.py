@@ -26,7 +26,6 @@ try:
     from dunetrace.alerts import Destination, destinations_from
     from dunetrace.alerts.trial import send_tests
     from dunetrace.nursery import ROLES
-    from dunetrace.outgoing.guard import InternalAddressError
     from dunetrace.process import Addresses, serve
     from dunetrace.serving import auth
     from dunetrace.spelling import nearest
