@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import trio
 
+from dunetrace.actors.base import hint
 from dunetrace.actors.dispatcher import Dispatcher
 from dunetrace.deliveries import delivery_id
 from dunetrace.errors import StoreUnavailableError
@@ -197,7 +198,7 @@ async def test_a_hint_is_enough(ground: Ground) -> None:
             await nursery.start(dispatcher.run, ground.ctx)
             for n in range(3):
                 await ground.add_signal(f"run {n}")
-                wake_in.send_nowait(None)
+                hint(wake_in)
                 await hinted.receive()
                 assert len(await ground.deliveries()) == n + 1
             ground.stopping.set()

@@ -25,8 +25,8 @@ from dunetrace.signals import FailureSignal, FailureType, Severity, without_dige
 DELIVERY_ID = UUID("5f4dcc3b-5aa7-55d6-8327-deb882cf99aa")
 DIGEST = hashlib.sha256(b"what the user said").hexdigest()
 FIELDS = """schema_version event sent_at failure_type severity confidence run_id agent_id agent_version step_index
-detected_at title what why_it_matters evidence_summary evidence suggested_fixes rate_context delivery_id kind reopened
-gathered_runs gathered_since issue cost""".split()  # noqa: SIM905 - read as a table
+detected_at title what why_it_matters evidence_summary evidence suggested_fixes rate_context cost delivery_id kind
+reopened gathered_runs gathered_since issue""".split()  # noqa: SIM905 - read as a table
 
 EVIDENCE: dict[FailureType, dict[str, Any]] = {
     FailureType.TOOL_LOOP: {

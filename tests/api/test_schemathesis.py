@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, postgres: Any) -> Iterator[
         with httpx.Client(base_url=server.ingest_url, trust_env=False) as client:
             client.post("/v1/ingest", json={"agent_id": "shop", "events": events}).raise_for_status()
             client.post("/v1/deploy", json={"agent_id": "shop", "version": "v2"}).raise_for_status()
-        trio.run(settle, database)
+        trio.run(partial(settle, database, server=server))
         with httpx.Client(base_url=server.api_url, trust_env=False) as client:
             found = client.get("/v1/agents/shop/signals").json()["signals"]
             signal = next(one for one in found if fix_type(one["failure_type"]) == "prompt_addition")
