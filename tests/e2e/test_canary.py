@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 import textwrap
-from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -22,6 +21,7 @@ from dunetrace.serving.api.routes import ROUTES
 from dunetrace.signals import FailureType
 from dunetrace.store.embedded import binaries
 from tests import pagerduty
+from tests.e2e import weekly
 from tests.e2e.relay import Relay
 from tests.harness.invariants import assert_invariants
 from tests.harness.server import Server
@@ -185,19 +185,12 @@ def other_calls(server: Server, canary: str) -> bytes:
 
 
 def digest_of_this_week(server: Server, slack: Receiver) -> None:
-    """Make what was found a day older and a digest owed for it, and wait until it was sent at the next start."""
-    for table, column in (("agent_hours", "hour"), ("signal_hours", "hour"), ("failure_signals", "detected_at")):
-        execute(server.database_url, f"UPDATE {table} SET {column} = {column} - interval '1 day'")
-    execute(server.database_url, "UPDATE issues SET first_seen = first_seen - interval '1 day'")
-    execute(server.database_url, "UPDATE digests SET due_at = due_at - interval '7 days'")
+    """Owe a digest, and wait until it was sent at the next start."""
+    weekly.owe(server.database_url)
     alerts = len(slack.requests)
     server.restart()
     digest = slack.wait_for(alerts + 1, 30)[alerts]
     assert b"canary-agent" in digest.body
-
-
-def execute(url: str, sql: str) -> None:
-    subprocess.run([str(binaries() / "psql"), url, "-qc", sql], check=True, cwd="/", env={"PATH": os.environ["PATH"]})
 
 
 def forms_of(canary: str) -> list[bytes]:
@@ -229,7 +222,6 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
     script.write_text(textwrap.dedent(AGENT))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "alerts.yml").write_text(ALERTS)
-    now = datetime.now(UTC)
     langfuse, model = Langfuse(secret_key=f"{canary}langfuse"), Model(key=f"{canary}model")
     langfuse.traces["t"] = [observation(canary, input={"q": canary}, output=canary, statusMessage=canary)]
     langfuse.put("prompt", f"You are {canary}.", labels=["production"])
@@ -249,8 +241,7 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
             "SLACK_MIN_SEVERITY": "LOW",
             "PAGER_URL": f"{pager.url}/{canary}",
             "PAGER_KEY": canary.ljust(32, "0"),
-            "DIGEST_DAY": str(now.weekday()),
-            "DIGEST_HOUR": str(now.hour),
+            **weekly.due_now(),
             "DUNETRACE_HASH_KEY": f"{canary}hash-key",
             "DUNETRACE_ALLOW_PRIVATE_DESTINATIONS": "true",
             "LOG_LEVEL": "DEBUG",

@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import trio
 
 from tests import slack
+from tests.e2e.looping import loop
 from tests.harness.invariants import assert_invariants, rows
 from tests.harness.server import Server
 from tests.receiver import Receiver
 
-AGENT = "loop-agent"
 _MORE = re.compile(r"Still happening: ([\d,]+) more")
-
-
-def _looping(run_id: str) -> list[dict[str, Any]]:
-    now = time.time()
-    payloads: list[tuple[str, int, dict[str, Any]]] = [("run.started", 0, {"model": "m", "tools": ["search"]})]
-    for step in (1, 2, 3):
-        payloads.append(("tool.called", step, {"tool_name": "search", "args_hash": "a" * 64}))
-        payloads.append(("tool.responded", step, {"tool_name": "search", "success": True, "output_hash": "b" * 64}))
-    payloads.append(("run.completed", 3, {"total_steps": 3, "exit_reason": "final_answer"}))
-    return [
-        {
-            "event_type": event_type, "run_id": run_id, "agent_id": AGENT, "agent_version": "6ddeb0c4",
-            "step_index": step, "timestamp": now + n / 1000, "payload": payload,
-        }
-        for n, (event_type, step, payload) in enumerate(payloads)
-    ]  # fmt: skip
-
-
-async def _loop(url: str, name: str, runs: int, over_s: float) -> None:
-    """`runs` looping runs in batches of ten, evenly over `over_s` seconds."""
-    async with httpx.AsyncClient(trust_env=False) as http:
-        for first in range(0, runs, 10):
-            events = [event for n in range(first, first + 10) for event in _looping(f"{name}-{n}")]
-            answer = await http.post(f"{url}/v1/ingest", json={"agent_id": AGENT, "events": events})
-            assert answer.status_code == 202
-            await trio.sleep(over_s * 10 / runs)
 
 
 def _texts(channel: Receiver) -> list[str]:
@@ -68,7 +40,7 @@ async def test_an_agent_that_loops_in_every_run(
             "DUNETRACE_ALERT_INTERVAL": "0.5",
         }
         with Server(tmp_path, database_url=database, env=env) as server:
-            await _loop(server.ingest_url, "run", runs, over_s)
+            await loop(server.ingest_url, "run", runs, over_s)
             await assert_invariants(database, server=server, min_severity={"slack": "HIGH"})
             with trio.fail_after(2 * window_s + 30):
                 while rows(database, "SELECT FROM failure_signals WHERE NOT alerted"):
@@ -86,7 +58,7 @@ async def test_an_agent_that_loops_in_every_run(
                 await api.post(f"/v1/issues/{issue['id']}/resolve", json={})
             await trio.to_thread.run_sync(channel.wait_for, len(updates) + 2)
             assert _texts(channel)[-1].startswith("Resolved: ")
-            await _loop(server.ingest_url, "again", 10, 0.0)
+            await loop(server.ingest_url, "again", 10, 0.0)
             await trio.to_thread.run_sync(channel.wait_for, len(updates) + 3)
             assert "Back again" in _texts(channel)[len(updates) + 2]
             await assert_invariants(database, server=server, min_severity={"slack": "HIGH"})
