@@ -59,9 +59,10 @@ class Dialled:
         return {str(args[0]) for event, args in self._events() if event in _LOOK_UPS}
 
     @property
-    def programs(self) -> list[Any]:
-        """What it started."""
-        return [args for event, args in self._events() if event not in _CALLS | _LOOK_UPS]
+    def programs(self) -> set[str]:
+        """What it started, but for the loader's list of libraries, which `ctypes` reads when one is asked for by name."""
+        started = {str(args[0]) for event, args in self._events() if event not in _CALLS | _LOOK_UPS}
+        return started - {"/sbin/ldconfig"}
 
     def _events(self) -> list[Any]:
         return [json.loads(line) for line in self._told.read_text().splitlines()]

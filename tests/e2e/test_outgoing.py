@@ -158,7 +158,7 @@ async def test_what_leaves_is_what_the_privacy_page_says(tmp_path: Path, databas
     assert {(each.to, each.what) for each in sent} == set.union(*ALLOWED.values())
     assert dialled.addresses == reachable
     assert dialled.names <= {"127.0.0.1", "localhost"}
-    assert dialled.programs == []
+    assert dialled.programs == set()
     _assert_that_nothing_else_is_in_it(database, sent)
 
 
@@ -170,7 +170,7 @@ async def test_a_server_that_is_told_of_nobody_turns_to_nobody(tmp_path: Path, d
         assert httpx.post(path, json={}, trust_env=False).status_code == 503
         server.terminate()
     assert dialled.addresses == {address_of(database)}
-    assert dialled.programs == []
+    assert dialled.programs == set()
 
 
 async def test_what_is_switched_off_is_told_to_nobody(tmp_path: Path, database: str) -> None:
