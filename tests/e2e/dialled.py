@@ -60,7 +60,7 @@ class Dialled:
 
     @property
     def programs(self) -> set[str]:
-        """What it started, but for the loader's list of libraries, which `ctypes` reads when one is asked for by name."""
+        """What it started, but for the loader's list of libraries, which `ctypes` reads to find one by its name."""
         started = {str(args[0]) for event, args in self._events() if event not in _CALLS | _LOOK_UPS}
         return started - {"/sbin/ldconfig"}
 

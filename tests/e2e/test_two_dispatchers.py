@@ -112,7 +112,7 @@ async def test_one_is_killed_while_both_tell(tmp_path: Path, database: str, kill
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(loop, houses.first.ingest_url, f"run {turn}", RUNS, OVER_S)
                 half = turn * RUNS + RUNS // 2
-                await trio.to_thread.run_sync(houses.audit.wait_for, half)
+                await trio.to_thread.run_sync(houses.audit.wait_for, half, TOLD_AGAIN_S)
                 await trio.to_thread.run_sync(houses.second.kill)
             if turn < kills - 1:
                 await trio.to_thread.run_sync(houses.second.start)
