@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 from dunetrace import Dunetrace
+from tests.e2e.crashing import PATIENCE_S
 from tests.models import FIX
 
 AGENT, MODEL, TOOL = "support", "gpt-4o", "search"
@@ -40,5 +41,5 @@ class Support:
             run.llm_called(MODEL, prompt_tokens=450)
             run.llm_responded(completion_tokens=30, finish_reason="stop", output=f"Nobody knows. {question}")
             run.final_answer()
-        assert self._dt.flush(20), self._dt.stats()
+        assert self._dt.flush(PATIENCE_S), self._dt.stats()
         return run.run_id

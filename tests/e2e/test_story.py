@@ -4,6 +4,7 @@ works, and when somebody takes it out again, that is told too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,7 +15,7 @@ import httpx
 from standardwebhooks import Webhook
 
 from tests import pagerduty, slack
-from tests.e2e.crashing import until
+from tests.e2e.crashing import LOOK_S, PATIENCE_S, until
 from tests.e2e.support import AGENT, EASY, HARD, Support
 from tests.harness.invariants import assert_invariants
 from tests.harness.server import Server
@@ -44,10 +45,17 @@ class Story(NamedTuple):
     pager: Receiver
 
     def get(self, path: str) -> Any:
-        return self.api.get(path).raise_for_status().json()
+        return self._ask("GET", path)
 
     def post(self, path: str, **body: str) -> Any:
-        return self.api.post(path, json=body).raise_for_status().json()
+        return self._ask("POST", path, json=body)
+
+    def _ask(self, method: str, path: str, **told: Any) -> Any:
+        """On a machine that is busy with other tests, the API may have to say 503 for a moment."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (answer := self.api.request(method, path, **told)).status_code == 503 and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+        return answer.raise_for_status().json()
 
     @property
     def issue(self) -> dict[str, Any] | None:
@@ -70,13 +78,13 @@ class Story(NamedTuple):
     def told(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """The message number `number`, from 0, of those for people: Slack's and PagerDuty's."""
         return (
-            slack.accept(self.channel.wait_for(number + 1)[number].body),
-            pagerduty.accept(self.pager.wait_for(number + 1)[number].body),
+            slack.accept(self.channel.wait_for(number + 1, PATIENCE_S)[number].body),
+            pagerduty.accept(self.pager.wait_for(number + 1, PATIENCE_S)[number].body),
         )
 
     def posted(self, number: int) -> dict[str, Any]:
         """The webhook's body number `number`, from 0, as who holds the secret takes it."""
-        request = self.hook.wait_for(number + 1)[number]
+        request = self.hook.wait_for(number + 1, PATIENCE_S)[number]
         return dict(Webhook(SECRET).verify(request.body, request.headers))
 
 
