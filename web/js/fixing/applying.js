@@ -11,6 +11,7 @@ import { readFixes } from "./status.js";
 const PATIENCE_MS = 80_000; // the server waits up to 20 s for its turn and takes up to 45
 
 const nameOf = (signal) => `apply to ${signal.id}`;
+const draftOf = (signal) => `prompt of ${signal.id}`; // a name half typed, so that a refresh doesn't take it away
 
 const BLOCKED = {
   code_change: "This fix is a change of the agent's code, so it can't be put into a prompt. Copy it instead.",
@@ -36,6 +37,7 @@ function confirmation(found, signal, work, busy) {
     const wanted = prompt ?? event.currentTarget.elements.prompt.value.trim();
     if (wanted) apply(found, signal, wanted, work);
   };
+  const type = (event) => work.put(draftOf(signal), { state: "draft", value: event.currentTarget.value });
   const cancel = (event) => {
     const whole = event.currentTarget.closest("details");
     whole.open = false;
@@ -45,7 +47,7 @@ function confirmation(found, signal, work, busy) {
     h("summary", { class: "press strong" }, "Apply to prompt ", prompt ? name(prompt, 40) : null, "…"),
     h("form", { class: "confirm", on: { submit } },
       h("p", {}, "This paragraph goes to the end of the prompt", prompt ? [" ", h("b", {}, name(prompt, 60))] : null, ", of a chat prompt to the end of its last system message. It becomes its next version, with the same labels: agents that fetch the prompt by its label use it from then on. Langfuse keeps the version before."),
-      prompt ? null : h("p", { class: "field" }, h("label", { for: `prompt-${signal.id}` }, "Prompt in Langfuse (the trace names none)"), h("input", { id: `prompt-${signal.id}`, name: "prompt", required: true, maxlength: 255, autocomplete: "off", spellcheck: "false" })),
+      prompt ? null : h("p", { class: "field" }, h("label", { for: `prompt-${signal.id}` }, "Prompt in Langfuse (the trace names none)"), h("input", { id: `prompt-${signal.id}`, name: "prompt", value: work.of(draftOf(signal)).value, required: true, maxlength: 255, autocomplete: "off", spellcheck: "false", on: { input: type } })),
       diff("", found.fix_content, "What is added"),
       h("p", { class: "actions" },
         h("button", { type: "submit", class: "strong", "aria-disabled": busy ? "true" : null }, busy ? "Applying…" : "Apply it"),
