@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page, Route
 
 from dunetrace.store.gateway import open_gateway
 from tests.api.rows import Rows
@@ -21,8 +21,10 @@ Given = TypeVar("Given")
 VERSION = "8c1f2a3b"
 PRICES = 'models:\n  "gpt-4o": {input: 2.50, output: 10.00}\n'
 MIX = {"gpt-4o": [800_000, 0, 100_000]}  # 900,000 tokens for 3 USD
-LOOP = {"kind": "equal", "tool_name": "web_search", "same_arguments": True, "call_count": 5, "threshold": 3, "window": 5,
-        "first_step": 2, "last_step": 6, "wasted_calls": 4, "wasted_ms": 8100, "wasted_tokens": 90_000}  # fmt: skip
+LOOP = {
+    "kind": "equal", "tool_name": "web_search", "same_arguments": True, "call_count": 5, "threshold": 3, "window": 5,
+    "first_step": 2, "last_step": 6, "wasted_calls": 4, "wasted_ms": 8100, "wasted_tokens": 90_000,
+}  # fmt: skip
 
 
 class Real:
@@ -55,6 +57,17 @@ def watch(browser: Browser, server: Server, **options: Any) -> Watched:
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
     context.set_default_timeout(10_000)
     return Watched(context.new_page(), address)
+
+
+def holding(page: Page, address: str) -> list[Route]:
+    """Requests to `address` go no further; they are in the list, for the test to let go."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(address, hold)
+    return held
 
 
 async def looping(rows: Rows, agent_id: str, *, failure_type: str = "TOOL_LOOP", run: str = "", ago: float = 60) -> int:

@@ -129,6 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.server.page.answer(path, if_none_match=self.headers.get("If-None-Match", ""))
             self._send(answer.status, answer.headers, answer.body)
 
+    def do_POST(self) -> None:
+        """The one change that the tests of this server make: a fix was copied."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        signal_id = int(self.path.removeprefix("/v1/signals/").removesuffix("/record-copy"))
+        self._json(200, {"fix_id": 1, "signal_id": signal_id})
+
     def _answer(self, path: str, query: str) -> tuple[int, Any]:
         given = self.headers.get("Authorization", "")
         self.server.seen.append((self.path, given))

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.api.rows import Rows, at
-from tests.page.real import VERSION, Real, looping, real, watch
+from tests.page.real import VERSION, Real, holding, looping, real, watch
 from tests.page.watching import Watched
 from tests.postgres import TestPostgres
 
@@ -113,8 +113,7 @@ def test_it_is_shown_at_once_and_what_fails_is_taken_back_and_said(watched: Watc
     house.put(lambda rows: looping(rows, "failing-agent"))
     page = watched.go("#/issues")
     row = row_of(page, "failing-agent")
-    held: list[Route] = []
-    page.route("**/acknowledge", lambda route: held.append(route))
+    held = holding(page, "**/acknowledge")
     row.get_by_role("button", name="Acknowledge").click()
     expect(row.locator(".told")).to_have_text("acknowledged just now")  # before there is an answer
     row.get_by_role("button", name="Take back").click()  # one thing at a time

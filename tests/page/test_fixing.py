@@ -1,4 +1,4 @@
-"""From a signal to a fix that is seen to work, on the page: over the real server, Langfuse and a model played by real servers."""
+"""From a signal to a fix that is seen to work, on the page: the real server asks ones that play others."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.api.rows import Rows
 from tests.langfuse import Langfuse, observation
 from tests.models import DIAGNOSIS, FIX, ROOT_CAUSE, Model
 from tests.page.reading import too_faint
-from tests.page.real import Real, looping, real, watch
+from tests.page.real import Real, holding, looping, real, watch
 from tests.page.test_views import overflow
 from tests.page.watching import Watched
 from tests.page.world import HOSTILE
@@ -110,8 +110,7 @@ def test_an_answer_waits_while_one_looks_elsewhere(desk: Desk, opened: Callable[
     desk.house.put(lambda rows: looping(rows, "patient-agent", run="run-2"))
     watched = opened()
     page = watched.go("#/runs/run-2")
-    held: list[Route] = []
-    page.route("**/explain", lambda route: held.append(route))
+    held = holding(page, "**/explain")
     card = card_of(page)
     card.get_by_role("button", name="Explain with Langfuse").click()
     expect(card.get_by_role("progressbar")).to_be_visible()
@@ -225,57 +224,63 @@ def test_what_is_not_set_up_is_a_hint_that_names_the_settings(
         watched.page.context.close()
 
 
-VERDICTS = [
-    ("verified", 10, 5, 12, 0, "Verified None of the 12 runs since the fix shows it. In the 30 days before, 5 of 10 did."),
-    ("likely_fixed", 10, 1, 6, 0, "Likely fixed None of the 6 runs since the fix shows it. In the 30 days before, 1 of 10 did."),
-    ("still_occurring", 10, 5, 6, 2, "Still occurring 2 of 6 runs since the fix show it again. In the 30 days before, 5 of 10 did."),
-    ("insufficient_data", 3, 3, 1, 0, "Too early to tell The one run since the fix doesn't show it. In the 30 days before, 3 of 3 did."
-     " It takes 5 runs without it to tell."),
-]  # fmt: skip
+class Seen(NamedTuple):
+    """An agent's runs before and after a fix, how many of each loop, and what is said of it."""
+
+    before: int
+    shown: int
+    after: int
+    again: int
+    words: str
+    numbers: str
 
 
-@pytest.mark.parametrize(
-    ("verdict", "before", "shown", "after", "again", "words"), VERDICTS, ids=[v[0] for v in VERDICTS]
-)
+VERDICTS = {
+    "verified": Seen(10, 5, 12, 0, "Verified", "None of the 12 runs since the fix shows it."),
+    "likely_fixed": Seen(10, 1, 6, 0, "Likely fixed", "None of the 6 runs since the fix shows it."),
+    "still_occurring": Seen(10, 5, 6, 2, "Still occurring", "2 of 6 runs since the fix show it again."),
+    "insufficient_data": Seen(3, 3, 1, 0, "Too early to tell", "The one run since the fix doesn't show it."),
+}
+
+
+async def fixed(rows: Rows, verdict: str) -> None:
+    """An agent of that name, and two fixes of its last signal."""
+    seen, now = VERDICTS[verdict], time.time()
+    names = [f"{verdict} before {n}" for n in range(seen.before)]
+    for n, name in enumerate(names):
+        await rows.run(name, verdict, started=now - 7200 - n)
+    signals = [await rows.signal(name, verdict, detected=now - 7200 + n) for n, name in enumerate(names[: seen.shown])]
+    for n in range(seen.after):
+        await rows.run(f"{verdict} after {n}", verdict, started=now - 1800 + n, signal_count=int(n < seen.again))
+        if n < seen.again:
+            await rows.signal(f"{verdict} after {n}", verdict, detected=now - 10_000)
+    await rows.agent(verdict, seen=now)
+    await rows.fix(signals[-1], applied=now - 3600)
+    prompt = {"langfuse_prompt_name": PROMPT, "langfuse_version": 7, "applied_via": "langfuse"}
+    await rows.fix(signals[-1], applied=now - 3000, **prompt)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
 def test_whether_a_fix_helped_is_said_with_its_numbers_and_every_fix(
-    desk: Desk,
-    opened: Callable[..., Watched],
-    verdict: str,
-    before: int,
-    shown: int,
-    after: int,
-    again: int,
-    words: str,
+    desk: Desk, opened: Callable[..., Watched], verdict: str
 ) -> None:
-    agent_id, now = f"{verdict}-agent", time.time()
-
-    async def fill(rows: Rows) -> None:
-        for n in range(before):
-            await rows.run(f"{verdict} before {n}", agent_id, started=now - 7200 - n)
-        signals = [await rows.signal(f"{verdict} before {n}", agent_id, detected=now - 7200 + n) for n in range(shown)]
-        for n in range(after):
-            await rows.run(f"{verdict} after {n}", agent_id, started=now - 1800 + n, signal_count=int(n < again))
-            if n < again:
-                await rows.signal(f"{verdict} after {n}", agent_id, detected=now - 10_000)
-        await rows.agent(agent_id, seen=now)
-        await rows.fix(signals[-1], applied=now - 3600)
-        prompt = {"langfuse_prompt_name": PROMPT, "langfuse_version": 7, "applied_via": "langfuse"}
-        await rows.fix(signals[-1], applied=now - 3000, **prompt)
-
-    desk.house.put(fill)
+    seen = VERDICTS[verdict]
+    desk.house.put(lambda rows: fixed(rows, verdict))
     watched = opened()
-    page = watched.go(f"#/agents/{agent_id}/signals")
+    page = watched.go(f"#/agents/{verdict}/signals")
     card = page.locator("details.signal").first
-    expect(card.locator("summary .verdict").first).to_have_text(
-        words.split(" None")[0].split(" 2 of")[0].split(" The one")[0]
-    )
+    expect(card.locator("summary .verdict").first).to_have_text(seen.words)
     card.locator("summary").first.click()
     result = card.locator(".result")
-    expect(result.locator("p").first).to_have_text(words)
+    expect(result.locator("p").first).to_contain_text(
+        f"{seen.words} {seen.numbers} In the 30 days before, {seen.shown} of {seen.before} did."
+    )
+    more = " It takes 5 runs without it to tell."
+    assert (more in result.inner_text()) == (verdict == "insufficient_data")
     expect(result).to_contain_text("The first of 2 fixes was copied 1 h ago.")
     result.get_by_text("All fixes").click()
     expect(result.locator("li")).to_contain_text([f"applied to the prompt {PROMPT}, version 7", "copied"])
-    page = watched.turn_to(f"#/agents/{agent_id}/insights")
+    page = watched.turn_to(f"#/agents/{verdict}/insights")
     expect(page.locator(".mended tbody tr")).to_have_count(2)
     expect(page.locator(".mended .verdict").first).to_have_class(re.compile(verdict))
     watched.assert_clean()
@@ -292,6 +297,19 @@ def test_the_verdict_changes_with_the_runs_while_the_card_is_open(desk: Desk, op
     desk.house.put(lambda rows: rows.run("later", "changing-agent", started=time.time()))
     page.clock.fast_forward(15_000)
     expect(result).to_contain_text("The one run since the fix doesn't show it.")
+
+
+def test_an_open_card_is_asked_for_once_and_not_with_each_drawing(desk: Desk, opened: Callable[..., Watched]) -> None:
+    desk.house.put(lambda rows: looping(rows, "once-agent", run="run-8"))
+    watched = opened()
+    page = watched.go("#/runs/run-8")
+    expect(card_of(page).get_by_role("button", name="Explain with Langfuse")).to_be_visible()
+    for _ in range(5):  # each redraws what is there
+        page.get_by_role("button", name="Copy", exact=True).click()
+        page.evaluate("dispatchEvent(new Event('hashchange'))")
+    page.wait_for_timeout(300)
+    asked = [request.url for request in watched.requests if request.url.endswith("/fix-status")]
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ export function runTable(runs) {
     h("thead", {}, h("tr", {},
       h("th", { scope: "col" }, "Run"), h("th", { scope: "col" }, "Status"), h("th", { scope: "col", class: "num" }, "Signals"),
       h("th", { scope: "col", class: "after" }, "Started"), h("th", { scope: "col", class: "num" }, "Duration"), h("th", { scope: "col", class: "num" }, "Steps"),
-      h("th", { scope: "col", class: "num wide" }, "Tokens"), priced ? h("th", { scope: "col", class: "num" }, "Cost") : null, h("th", { scope: "col", class: "wide after" }, "Version"))),
+      h("th", { scope: "col", class: "num wide" }, "Tokens"), priced ? h("th", { scope: "col", class: "num wide" }, "Cost") : null, h("th", { scope: "col", class: "wide after" }, "Version"))),
     h("tbody", {}, runs.map((run) => row(run, priced))));
 }
 
@@ -25,6 +25,6 @@ function row(run, priced) {
     h("td", { class: "num" }, duration(runSeconds(run))),
     h("td", { class: "num" }, count(run.step_count)),
     h("td", { class: "num wide" }, compact(run.total_tokens)),
-    priced ? h("td", { class: "num" }, isNumber(run.total_cost_usd) ? money(run.total_cost_usd) : h("span", { class: "faint", title: "One of its models has no price." }, "–")) : null,
+    priced ? h("td", { class: "num wide" }, isNumber(run.total_cost_usd) ? money(run.total_cost_usd) : h("span", { class: "faint", title: "One of its models has no price." }, "–")) : null,
     h("td", { class: "wide after mono faint" }, name(run.agent_version, 12)));
 }

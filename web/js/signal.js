@@ -17,8 +17,10 @@ import { agentLink, runLink } from "./router.js";
 export function signalCard(signal, { work }, { open = false, link = false, agent = false, run = null, fixes = [] } = {}) {
   const kind = signal.title && signal.title !== words(signal.failure_type) ? words(signal.failure_type) : null;
   const verdict = fixStatus(signal.id, work)?.verdict ?? fixes.find((fix) => fix.signal_id === signal.id)?.verdict;
+  // Each redraw makes an open card that is only compared with the one on the screen; that one's toggle is nobody's.
   const toggle = (event) => {
-    if (event.currentTarget.open) readMore(signal, work, run);
+    const card = event.currentTarget;
+    if (card.open && card.isConnected) readMore(signal, work, run);
   };
   return h("details", { class: "signal", key: `signal-${signal.id}`, id: `signal-${signal.id}`, "data-signal": signal.id, open, on: { toggle } },
     h("summary", {},

@@ -13,7 +13,7 @@ export class Work {
     Object.assign(this, { changed, all: new Map() });
   }
 
-  /** {state: "idle" | "busy" | "done" | "failed", value, error, since, guess} */
+  /** {state: "idle" | "busy" | "done" | "failed", value, error, since}, and what was given to `start` with it. */
   of(name) {
     return this.all.get(name) ?? IDLE;
   }
@@ -25,7 +25,7 @@ export class Work {
     this.put(name, mine);
     try {
       const value = await act();
-      this.settle(name, mine, { state: "done", value });
+      this.settle(name, mine, { ...more, state: "done", value });
       return value;
     } catch (error) {
       this.settle(name, mine, failed(error, more));

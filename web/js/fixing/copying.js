@@ -8,10 +8,12 @@ import { readFixes } from "./status.js";
 
 const nameOf = (signal) => `copy of ${signal.id}`;
 
-export const copyFix = (text, signal, work) => copyButton(text, "Copy fix", () => note(text, signal, work));
+/** It says "Copied" from then on, over refreshes. */
+export const copyFix = (text, signal, work) =>
+  copyButton(text, work.of(nameOf(signal)).text === text ? "Copied" : "Copy fix", () => note(text, signal, work));
 
 async function note(text, signal, work) {
-  const noted = await work.start(nameOf(signal), () => post(`/v1/signals/${signal.id}/record-copy`, { fix_content: text }));
+  const noted = await work.start(nameOf(signal), () => post(`/v1/signals/${signal.id}/record-copy`, { fix_content: text }), { text });
   if (!noted) return;
   announce("Copied, and noted: the runs from now on show whether it helps.");
   await readFixes(signal.id, work);
