@@ -66,6 +66,14 @@ class PageServer(ThreadingHTTPServer):
                 return 200, figures.health(self.world, agent_id)
             case ["agents", agent_id, "token-stats"]:
                 return 200, figures.tokens(self.world, agent_id)
+            case ["agents", agent_id, "fleet-signals"]:
+                of_agent = [rise for rise in self.world.rises if rise["agent_id"] == agent_id]
+                return 200, paged("fleet_signals", of_agent, query)
+            case ["agents", agent_id, "fixes"]:
+                signals = {signal["id"] for signal in self.world.signals if signal["agent_id"] == agent_id}
+                return 200, {"fixes": [fix for fix in self.world.fixes if fix["signal_id"] in signals]}
+            case ["signals", _, "fix-status"]:
+                return 200, {"fix_applied": False}
             case ["issues", "search"]:
                 issues = [issue for issue in self.world.issues if query.get("status") in ("all", issue["status"])]
                 return 200, {"issues": issues, "total": len(issues)}
@@ -120,6 +128,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             answer = self.server.page.answer(path, if_none_match=self.headers.get("If-None-Match", ""))
             self._send(answer.status, answer.headers, answer.body)
+
+    def do_POST(self) -> None:
+        """The one change that the tests of this server make: a fix was copied."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        signal_id = int(self.path.removeprefix("/v1/signals/").removesuffix("/record-copy"))
+        self._json(200, {"fix_id": 1, "signal_id": signal_id})
 
     def _answer(self, path: str, query: str) -> tuple[int, Any]:
         given = self.headers.get("Authorization", "")

@@ -52,6 +52,41 @@ def test_how_long_ago(call: Any) -> None:
     assert [call("format", "ago", 1_000_000 - seconds, 1_000_000) for seconds in given] == words
 
 
+def test_money(call: Any) -> None:
+    given = [0, 0.0001, 0.00499, 0.005, 0.3, 1234.5]
+    words = ["$0.00", "under $0.01", "under $0.01", "$0.01", "$0.30", "$1,234.50"]
+    assert [call("format", "money", usd) for usd in given] == words
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ("", "new", [("new", "new")]),
+        ("a\nb", "a\nb\n\nc", [("same", "a"), ("same", "b"), ("new", ""), ("new", "c")]),
+        ("a\nb\nc", "a\nx\nc", [("same", "a"), ("gone", "b"), ("new", "x"), ("same", "c")]),
+        ("a\na", "a\na\na", [("same", "a"), ("same", "a"), ("new", "a")]),
+        ("a", "a", [("same", "a")]),
+    ],
+    ids=range(5),
+)
+def test_what_a_new_text_adds_to_an_old_one(call: Any, before: str, after: str, changes: list[Any]) -> None:
+    found = call("fixing/diff", "changes", before, after)
+    assert [(one["kind"], one["text"]) for one in found] == changes
+
+
+def test_a_rise_holds_while_it_is_new_not_over_and_its_issue_open(call: Any) -> None:
+    def rise(id_: int, agent_id: str, **more: Any) -> dict[str, Any]:
+        return {"id": id_, "agent_id": agent_id, "failure_type": "T", "found_at": 1e6, "over_at": None, **more}
+
+    rises = [
+        rise(1, "a", found_at=1e6 - 9), rise(2, "a"), rise(3, "over", over_at=1e6), rise(4, "old", found_at=1e5),
+        rise(5, "resolved"), rise(6, "calm"), rise(7, "b", found_at=1e6 - 5),
+    ]  # fmt: skip
+    issues = [{"agent_id": name, "failure_type": "T", "status": "open"} for name in ("a", "b", "over", "old")]
+    issues += [{"agent_id": "resolved", "failure_type": "T", "status": "resolved"}]
+    assert [one["id"] for one in call("rises", "holding", rises, issues, 1e6 + 60)] == [2, 7]
+
+
 def test_failure_types_in_words(call: Any) -> None:
     types = ["TOOL_LOOP", "RAG_EMPTY_RETRIEVAL", "EMPTY_LLM_RESPONSE", "x"]
     assert [call("format", "words", one) for one in types] == [

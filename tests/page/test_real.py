@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.harness.server import Server
 from tests.page.reading import too_faint
+from tests.page.real import watch
 from tests.page.test_insights import rows
 from tests.page.test_views import overflow
 from tests.page.watching import Watched
@@ -81,13 +82,6 @@ def test_the_commands_of_the_empty_page_bring_the_first_agent(real: Server, brow
     expect(page.locator("tbody tr")).to_have_count(2)
     watched.assert_clean()
     page.context.close()
-
-
-def watch(browser: Browser, server: Server) -> Watched:
-    address: Any = type("Address", (), {"url": server.dashboard_url})()
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(10_000)
-    return Watched(context.new_page(), address)
 
 
 def test_every_view_says_what_the_server_knows(real: Server, browser: Browser) -> None:

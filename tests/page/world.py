@@ -27,6 +27,8 @@ class World:
     signals: list[Json] = field(default_factory=list)
     issues: list[Json] = field(default_factory=list)
     deploys: dict[str, list[Json]] = field(default_factory=dict)  # by agent
+    rises: list[Json] = field(default_factory=list)  # fleet signals of all agents, newest first
+    fixes: list[Json] = field(default_factory=list)  # of all agents, newest first
 
 
 class Script:
@@ -277,7 +279,24 @@ def build(now: float) -> World:
     ]
     _running(world)
     summarise(world)
+    world.rises.append(_rise(now))
+    looped = next(s for s in world.signals if s["agent_id"] == "research-agent")
+    world.fixes.append(
+        {
+            "signal_id": looped["id"], "failure_type": looped["failure_type"], "fix_type": "prompt_addition",
+            "applied_via": "clipboard", "verdict": "still_occurring", "applied_at": now - 86400,
+        }
+    )  # fmt: skip
     return world
+
+
+def _rise(now: float) -> Json:
+    return {
+        "id": 1, "agent_id": "research-agent", "failure_type": "TOOL_LOOP", "severity": "HIGH", "scope": "version",
+        "subject": version("research-agent", 1), "since": now - 9000, "title": "", "runs": 80, "affected_runs": 25,
+        "rate": 0.3125, "runs_before": 200, "affected_runs_before": 8, "rate_before": 0.04, "run_id": "run",
+        "found_at": now - 500, "over_at": None,
+    }  # fmt: skip
 
 
 def healthy(start: float) -> Script:
@@ -431,6 +450,8 @@ def _issues(world: World, agent: Json) -> list[Json]:
                 "resolved_at": seen[-1] + 900 if clean >= 5 else None,
                 "affected_runs": len(seen),
                 "clean_runs_since": clean,
+                "acknowledged_at": None,
+                "snoozed_until": None,
             }
         )
     return issues

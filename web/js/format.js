@@ -3,6 +3,7 @@
 const whole = new Intl.NumberFormat();
 const short = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
 const sameDay = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const minute = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const sameYear = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 const anyYear = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
@@ -20,6 +21,11 @@ export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one
 
 /** A share 0..1 → "87 %". */
 export const percent = (share) => (isNumber(share) ? `${Math.round(share * 100)} %` : NONE);
+
+const dollars = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
+
+/** USD → "$0.12", "under $0.01". */
+export const money = (usd) => (usd > 0 && usd < 0.005 ? "under $0.01" : dollars.format(usd));
 
 /** Seconds → "12 ms", "1.24 s", "3 min 05 s", "2 h 07 min", "3 d 4 h". */
 export function duration(seconds) {
@@ -56,6 +62,12 @@ export function local(at, now = Date.now() / 1000) {
   const today = new Date(now * 1000);
   if (then.toDateString() === today.toDateString()) return sameDay.format(then);
   return (then.getFullYear() === today.getFullYear() ? sameYear : anyYear).format(then);
+}
+
+/** As `local`, to the minute: "14:05", "23 Nov, 14:05". */
+export function clock(at, now = Date.now() / 1000) {
+  const [then, today] = [new Date(at * 1000), new Date(now * 1000)];
+  return then.toDateString() === today.toDateString() ? minute.format(then) : local(at, now);
 }
 
 /** "2026-11-22 07:54:43.120 UTC" */

@@ -1,5 +1,6 @@
 /** Issues as a table: one failure type each, open until enough runs stay clean of it. Used by views/{agents,agent,issues}.js. */
 
+import { actions, asAsked, quiet } from "./acting.js";
 import { get } from "./api.js";
 import { h, s } from "./dom.js";
 import { count, plural, words } from "./format.js";
@@ -21,28 +22,31 @@ export async function fleetIssues(state, abort) {
   return { issues, total: answers.reduce((sum, answer) => sum + answer.total, 0) };
 }
 
-/** `agents`: with a column that says whose each is. */
-export function issueList(issues, { agents = false } = {}) {
+/** `agents`: with a column that says whose each is; `context`: what acting on them needs. */
+export function issueList(issues, context, { agents = false } = {}) {
   return h("table", { class: agents ? "list issues whose" : "list issues" },
     h("caption", { class: "unseen" }, "Issues"),
     h("thead", {}, h("tr", {},
       h("th", { scope: "col" }, "Issue"), agents ? h("th", { scope: "col" }, "Agent") : null, h("th", { scope: "col" }, "Status"),
       h("th", { scope: "col", class: "num" }, "Affected runs"), h("th", { scope: "col", class: "after" }, "Clean runs since"),
-      h("th", { scope: "col", class: "num wide" }, "First seen"), h("th", { scope: "col", class: "num" }, "Last seen"))),
-    h("tbody", {}, issues.map((issue) => row(issue, agents))));
+      h("th", { scope: "col", class: "num wide" }, "First seen"), h("th", { scope: "col", class: "num" }, "Last seen"),
+      h("th", { scope: "col" }, h("span", { class: "unseen" }, "What to do")))),
+    h("tbody", {}, issues.map((issue) => row(issue, context, agents))));
 }
 
-function row(issue, agents) {
+function row(given, context, agents) {
+  const issue = asAsked(given, context.work);
   const href = agentLink(issue.agent_id, "signals", { failure_type: issue.failure_type });
   return h("tr", { key: issue.id, class: issue.status },
     h("th", { scope: "row" }, h("a", { class: "stretch kind", href }, mark(severityOf(issue.failure_type)), " ", words(issue.failure_type))),
     agents ? h("td", { class: "who" }, name(issue.agent_id, 40)) : null,
-    h("td", {}, h("span", { class: `standing ${issue.status}` },
-      s("svg", { class: "mark", viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { class: "stroke", d: ICONS[issue.status] ?? ICONS.open })), words(issue.status))),
-    h("td", { class: "num" }, count(issue.affected_runs)),
+    h("td", { class: "state" }, h("span", { class: `standing ${issue.status}` },
+      s("svg", { class: "mark", viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { class: "stroke", d: ICONS[issue.status] ?? ICONS.open })), words(issue.status)), quiet(issue)),
+    h("td", { class: "num affected" }, count(issue.affected_runs), h("span", { class: "small" }, " affected")),
     h("td", { class: "after" }, issue.status === "resolved" ? resolved(issue) : progress(issue.clean_runs_since)),
     h("td", { class: "num wide" }, when(issue.first_seen)),
-    h("td", { class: "num" }, when(issue.last_seen, { relative: true })));
+    h("td", { class: "num last" }, when(issue.last_seen, { relative: true })),
+    h("td", { class: "do" }, actions(given, context)));
 }
 
 const resolved = (issue) => h("span", { class: "faint" }, "resolved ", when(issue.resolved_at, { relative: true }));

@@ -4,6 +4,7 @@ import { ApiError, health, key } from "./api.js";
 import { h, morph } from "./dom.js";
 import { keyPrompt } from "./key.js";
 import { panel } from "./parts.js";
+import { readAgain } from "./fixing/status.js";
 import { whileSeen } from "./refresh.js";
 import { parse } from "./router.js";
 import { drawCrumbs, drawSections, drawStatus, errorPanel, staleBanner } from "./shell.js";
@@ -12,6 +13,7 @@ import { agentsView } from "./views/agents.js";
 import { issuesView } from "./views/issues.js";
 import { runView } from "./views/run.js";
 import { signalsView } from "./views/signals.js";
+import { Work } from "./work.js";
 
 const EVERY_MS = 15_000;
 const KEPT = 12; // views remembered, so that going back shows at once what was there
@@ -37,6 +39,7 @@ const context = {
     drawing = requestAnimationFrame(draw);
   },
   go: (hash) => location.assign(hash),
+  work: new Work(() => context.redraw()),
   width: () => host.clientWidth - 2 * parseFloat(getComputedStyle(host).paddingLeft),
 };
 
@@ -80,7 +83,7 @@ async function refresh() {
   const page = current;
   const status = health(signal);
   try {
-    await page.view.load(signal);
+    await Promise.all([page.view.load(signal), readAgain(context.work, signal)]);
     Object.assign(page, { error: null, loaded_at: Date.now() / 1000 });
   } catch (error) {
     if (signal.aborted) return;
@@ -101,7 +104,9 @@ function draw() {
   document.title = `${current.view.title.slice(0, 80)} · Dunetrace`;
   drawSections(parse(location.hash).view);
   drawCrumbs(current.view.crumbs);
+  const within = host.contains(document.activeElement);
   morph(host, h("main", {}, content(current)));
+  if (within && !host.contains(document.activeElement)) host.focus({ preventScroll: true }); // what had the focus is gone
 }
 
 function content({ view, error, loaded_at }) {
@@ -114,6 +119,7 @@ function content({ view, error, loaded_at }) {
 function forget() {
   key.forget();
   kept.clear();
+  context.work.clear();
   current = null;
   open();
 }

@@ -73,10 +73,13 @@ export function runSeconds(run, now = Date.now() / 1000) {
   return standing(run) === "running" ? Math.max(0, now - run.started_at) : undefined;
 }
 
-export function copyButton(text, label = "Copy") {
+/** `then()` once the text is in the clipboard. */
+export function copyButton(text, label = "Copy", then = () => {}) {
   const press = async (event) => {
     const button = event.currentTarget;
-    const done = (await copied(text)) ? "Copied" : "Press Ctrl+C";
+    const worked = await copied(text);
+    if (worked) then();
+    const done = worked ? "Copied" : "Press Ctrl+C";
     button.textContent = done;
     announce(done);
     setTimeout(() => (button.textContent = label), 2000);
@@ -106,8 +109,8 @@ export function announce(text) {
   document.getElementById("announce").textContent = text;
 }
 
-export const codeBlock = (code, language = "") =>
-  h("figure", { class: "code" }, h("figcaption", {}, h("span", {}, language), copyButton(code)), h("pre", { tabindex: "0", "data-language": language }, h("code", {}, code)));
+export const codeBlock = (code, language = "", copy = copyButton(code)) =>
+  h("figure", { class: "code" }, h("figcaption", {}, h("span", {}, language), copy), h("pre", { tabindex: "0", "data-language": language }, h("code", {}, code)));
 
 /** Pairs of a term and its value, as a description list. */
 export const facts = (pairs) =>

@@ -1,7 +1,7 @@
 /** An agent's health in points, and what it spent in tokens. Used by insights.js. */
 
 import { h, s } from "../dom.js";
-import { compact, count, isNumber, plural, shorten, visible, words } from "../format.js";
+import { compact, count, isNumber, money, plural, shorten, visible, words } from "../format.js";
 
 /** `health`: an answer of health-score. */
 export function healthCard(health) {
@@ -28,7 +28,7 @@ export function tokensCard(tokens) {
     h("dl", { class: "sums small" }, WINDOWS.filter(([key]) => tokens.windows[key]).map(([key, term]) =>
       h("div", {}, h("dt", {}, term), h("dd", { title: `${count(tokens.windows[key].total_tokens)} tokens in ${plural(tokens.windows[key].run_count, "run")}` }, compact(tokens.windows[key].total_tokens))))),
     wasted.length
-      ? h("p", { class: "soft" }, "Of these wasted in 30 days: ", wasted.slice(0, 4).map((one, i) => [i ? ", " : "", h("b", {}, compact(one.wasted_tokens)), ` by ${words(one.failure_type)}`]), ".")
+      ? h("p", { class: "soft" }, "Of these wasted in 30 days: ", wasted.slice(0, 4).map((one, i) => [i ? ", " : "", h("b", {}, compact(one.wasted_tokens)), ` by ${words(one.failure_type)}`, one.wasted_cost_usd > 0 ? ` (${money(one.wasted_cost_usd)})` : null]), ".")
       : h("p", { class: "hint" }, "No signal says that tokens were wasted."),
   ];
 }

@@ -9,6 +9,7 @@ import { fleetIssues } from "../issues.js";
 import { bySeverity, severityOf, SEVERITIES } from "../kinds.js";
 import { mark, moreButton, name, tallies, when } from "../parts.js";
 import { Pages } from "../pages.js";
+import { fleetRises } from "../rises.js";
 import { agentLink, fleetLink, overviewLink } from "../router.js";
 import { welcome } from "../welcome.js";
 
@@ -18,10 +19,10 @@ const ORDERS = [["", "Trouble first"], ["activity", "Newest first"]];
 
 export function agentsView({ filters }, { go, redraw }) {
   const pages = new Pages("/v1/agents", "agents", "agent_id", READ);
-  const state = { issues: [], total: 0, shown: SHOWN };
+  const state = { issues: [], rises: [], total: 0, shown: SHOWN };
 
   async function load(abort) {
-    const [found] = await Promise.all([fleetIssues("", abort), pages.load({}, abort)]);
+    const [found] = await Promise.all([readTrouble(abort), pages.load({}, abort)]);
     Object.assign(state, found);
   }
 
@@ -37,6 +38,11 @@ export function agentsView({ filters }, { go, redraw }) {
     load,
     render: () => (pages.items.length ? overview(pages, state, { by: filters.by ?? "", order, more }) : welcome()),
   };
+}
+
+async function readTrouble(abort) {
+  const found = await fleetIssues("", abort);
+  return { ...found, rises: await fleetRises(found.issues, abort) };
 }
 
 function overview(pages, state, { by, order, more }) {

@@ -13,7 +13,7 @@ const NOTHING = {
   all: ["No issues", "An issue opens with the first run that shows a failure, and resolves after five clean runs."],
 };
 
-export function issuesView({ filters }, { go }) {
+export function issuesView({ filters }, context) {
   const state = filters.status ?? "";
   let found = { issues: [], total: 0 };
   const load = async (abort) => {
@@ -24,8 +24,8 @@ export function issuesView({ filters }, { go }) {
     const [title, text] = NOTHING[state] ?? NOTHING.all;
     return [
       h("div", { class: "line" }, h("h1", { tabindex: "-1" }, "Issues ", h("span", { class: "n" }, count(found.total))),
-        choice("Show issues that are", state, ISSUE_STATES, (status) => go(fleetLink("issues", { status })))),
-      issues.length ? issueList(issues, { agents: true }) : panel(title, h("p", {}, text)),
+        choice("Show issues that are", state, ISSUE_STATES, (status) => context.go(fleetLink("issues", { status })))),
+      issues.length ? issueList(issues, context, { agents: true }) : panel(title, h("p", {}, text)),
       found.total > issues.length ? h("p", { class: "more" }, `The ${count(issues.length)} most recent of ${count(found.total)}.`) : null,
     ];
   };

@@ -2,7 +2,7 @@
 
 import { get } from "../api.js";
 import { h } from "../dom.js";
-import { count, duration, isNumber, offset, plural, shorten, visible, words } from "../format.js";
+import { count, duration, isNumber, money, offset, plural, shorten, visible, words } from "../format.js";
 import { choice } from "../filters.js";
 import { eventLog, notesOf, SHOWABLE } from "../log.js";
 import { copyButton, facts, name, panel, runSeconds, standing, statusBadge, when } from "../parts.js";
@@ -13,7 +13,8 @@ import { timeline } from "../timeline.js";
 
 const STAGE_EDGES = 30; // pixels of .stage's padding and borders, left and right
 
-export function runView({ id, filters }, { redraw, width, go }) {
+export function runView({ id, filters }, context) {
+  const { redraw, width, go } = context;
   const state = { run: null, events: [], folded: null, mode: null, at: null, limit: 0, filters };
   const read = (more, abort) => get(`/v1/runs/${segment(id)}`, { include_shadow: "true", ...more }, abort);
 
@@ -44,7 +45,7 @@ export function runView({ id, filters }, { redraw, width, go }) {
       state.filters = route.filters;
       return true;
     },
-    render: () => [header(state), signalList(state.run.signals), steps(state, redraw, width()), log(state, redraw, go)],
+    render: () => [header(state), signalList(state.run, context), steps(state, redraw, width()), log(state, redraw, go)],
   };
 }
 
@@ -71,6 +72,7 @@ function header({ run, folded, events }) {
       run.events_truncated ? null : ["Tool calls", [calls("tool"), failed ? h("span", { class: "bad" }, ` · ${failed} failed`) : null]],
       slow ? ["Slow calls", h("span", { class: "warn" }, count(slow))] : null,
       ["Tokens", isNumber(run.total_tokens) ? count(run.total_tokens) : "–"],
+      isNumber(run.total_cost_usd) ? ["Cost", money(run.total_cost_usd)] : null,
       ["Version", h("span", { class: "mono" }, name(run.agent_version, 16))],
       parent ? ["Part of", h("a", { href: runLink(parent), class: "mono" }, name(parent, 13))] : null,
     ]),
@@ -86,11 +88,12 @@ function cautions(run) {
   ].filter(Boolean);
 }
 
-function signalList(signals) {
+function signalList(run, context) {
+  const { signals } = run;
   if (!signals.length) return h("p", { class: "lead calm" }, "No signals in this run.");
   return h("section", { "aria-labelledby": "signals-of-run" },
     h("h2", { id: "signals-of-run" }, "Signals ", h("span", { class: "n" }, String(signals.length))),
-    h("div", { class: "signals" }, signals.map((signal, i) => signalCard(signal, { open: i === 0 }))));
+    h("div", { class: "signals" }, signals.map((signal, i) => signalCard(signal, context, { open: i === 0, run }))));
 }
 
 function steps(state, redraw, width) {

@@ -10,7 +10,8 @@ import { signalCard } from "../signal.js";
 
 const AGENTS = 12; // asked at each refresh: those with signals that were active last
 
-export function signalsView({ filters }, { go, rerun }) {
+export function signalsView({ filters }, context) {
+  const { go, rerun } = context;
   const agents = new Pages("/v1/agents", "agents", "agent_id", 500);
   const lists = new Map(); // agent_id → Pages, kept so that `more` goes on where it was
   const state = { wanted: 50, items: [], total: 0, hasMore: false, left: 0 };
@@ -36,7 +37,7 @@ export function signalsView({ filters }, { go, rerun }) {
   const render = () => [
     h("div", { class: "line" }, h("h1", { tabindex: "-1" }, "Signals"), signalFilters(filters, filter)),
     state.items.length
-      ? [h("div", { class: "signals" }, state.items.map((signal) => signalCard(signal, { link: true, agent: true }))), moreButton(more, "signal", rerun)]
+      ? [h("div", { class: "signals" }, state.items.map((signal) => signalCard(signal, context, { link: true, agent: true }))), moreButton(more, "signal", rerun)]
       : panel("No signals", h("p", {}, filters.severity || filters.failure_type ? "No signal of any agent fits these filters." : "Nothing has gone wrong in any agent's runs, as far as their structure shows.")),
     state.left ? h("p", { class: "hint" }, `Of the ${AGENTS} most recently active agents with signals; ${plural(state.left, "more agent")} not asked.`) : null,
   ];
