@@ -73,7 +73,9 @@ async def _claim(gateway: Gateway, wanted: Wanted) -> AsyncIterator[None]:
     """The prompt is ours for the length of the block. Raises BusyError when it does not get free."""
     holder = uuid4()
     with trio.move_on_after(WAIT_S) as waiting:
-        while not await gateway.unit(writes.claim_prompt, wanted, holder, CLAIM_S):
+        while True:
+            if await gateway.unit(writes.claim_prompt, wanted, holder, CLAIM_S):
+                break
             await trio.sleep(LOOK_S)
     if waiting.cancelled_caught:
         raise BusyError
