@@ -18,7 +18,7 @@ import pytest
 import trio
 
 from dunetrace import deliveries, nursery
-from dunetrace.actors import database, delivering, digest
+from dunetrace.actors import database, delivering, digest, fleet
 from dunetrace.alerts import post
 from dunetrace.store import gateway, migrations
 from dunetrace.store.reads import digest as digest_reads
@@ -26,6 +26,7 @@ from dunetrace.store.reads import installation, work
 from dunetrace.store.writes import deliveries as delivery_writes
 from dunetrace.store.writes import deploys, events, judgements, leases, notices
 from dunetrace.store.writes import digest as digest_writes
+from dunetrace.store.writes import fleet as fleet_writes
 from dunetrace.store.writes.fanout import fan_out
 from dunetrace.store.writes.notes import tell_resolved
 from dunetrace.store.writes.updates import tell_due
@@ -58,6 +59,7 @@ UNITS: Mapping[str, tuple[StoreFunction | None, ...]] = {
     "destination:webhook": (delivery_writes.keep, delivery_writes.claim),
     "digest": (digest_writes.claim, digest_reads.week, digest_writes.keep),
     "dispatcher": (fan_out, tell_due, tell_resolved),
+    "fleet": (fleet_writes.watch, fleet_writes.fan_out),
     "ingest": (deploys.mark_deploy,),
     "journal": (),
     "poller": (judgements.commit, work.take, leases.renew),
@@ -93,6 +95,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (delivering, "LEASE_S", 1.0),
         (digest, "LEASE_S", 1.0),
         (digest, "LOOK_S", 0.2),
+        (fleet, "LOOK_S", 0.2),
     ):
         monkeypatch.setattr(room, name, seconds)
     monkeypatch.setattr(deliveries, "ROUND_WAITS_S", (0.2,))
@@ -123,8 +126,13 @@ async def test_every_actor_crashes(
 @pytest.mark.prove
 @pytest.mark.parametrize("name", MISSING_AT_LENGTH)
 async def test_actors_crash_side_by_side_at_the_real_pace(
-    name: str, cluster: Cluster, receivers: dict[str, Receiver], tmp_path: Path
+    name: str,
+    cluster: Cluster,
+    receivers: dict[str, Receiver],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(fleet, "LOOK_S", 1.0)  # a minute for each of its falls would be all there is to see
     missing, first_seed = MISSING_AT_LENGTH[name], 10_000 + 100 * list(MISSING_AT_LENGTH).index(name)
     rng = random.Random(first_seed)
     async with surroundings(name, cluster, receivers, tmp_path, first_seed) as around:
