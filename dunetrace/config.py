@@ -149,30 +149,21 @@ def _bind(value: str) -> Bind:
     return Bind(host.strip("[]"), int(port))
 
 
+def _number(low: float, high: float, of: str = "") -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise ValueError(f"{value!r} is not a number{of} from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
 def _seconds(low: float, high: float) -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not low <= seconds <= high:
-            raise ValueError(f"{value!r} is not a number of seconds from {low:g} to {high:g}")
-        return seconds
-
-    return parse
-
-
-def _share(low: float, high: float) -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        try:
-            share = float(value)
-        except ValueError:
-            share = math.nan
-        if not low <= share <= high:
-            raise ValueError(f"{value!r} is not a number from {low:g} to {high:g}")
-        return share
-
-    return parse
+    return _number(low, high, " of seconds")
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -270,7 +261,7 @@ SETTINGS: tuple[Setting, ...] = (
             "what tokens cost. Unset: `prices.yml` in the working directory, if there"),
     Setting("DUNETRACE_FLEET_ALERTS", "fleet_alerts", "true", _flag,
             "whether a failure that became more frequent with a version, a deploy or in an hour is told"),
-    Setting("DUNETRACE_FLEET_ERROR_RATE", "fleet_error_rate", "0.001", _share(1e-9, 0.1),
+    Setting("DUNETRACE_FLEET_ERROR_RATE", "fleet_error_rate", "0.001", _number(1e-9, 0.1),
             "how often chance alone may cause such an alert, for each agent, failure type and version"),
     Setting("SLACK_WEBHOOK_URL", "slack_webhook_url", None, _http_url, "Slack's incoming webhook"),
     Setting("SLACK_MIN_SEVERITY", "slack_min_severity", "HIGH", _one_of(*Severity),

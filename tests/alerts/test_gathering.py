@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -208,7 +209,7 @@ async def test_a_note_waits_for_the_signals_before_it(ground: Ground) -> None:
 
 
 async def test_who_does_not_want_to_hear_of_the_end_gets_the_last_update_instead(ground: Ground) -> None:
-    dispatcher = Dispatcher([_WithoutEnds()], trio.open_memory_channel[None](1)[1], {})  # type: ignore[list-item]
+    dispatcher = dispatcher_for(replace(PEOPLE, resolved=False))
     await dispatcher.run_once(ground.ctx)
     issue = await ground.add_issue()
     await ground.add_signal("a")
@@ -220,10 +221,6 @@ async def test_who_does_not_want_to_hear_of_the_end_gets_the_last_update_instead
     await ground.advance(61)
     await _pass(ground, dispatcher)
     assert [kind for _, kind, *_ in await _made(ground)] == ["first", "update"]
-
-
-class _WithoutEnds:
-    subscription = PEOPLE.subscription._replace(resolved=False)
 
 
 async def test_an_acknowledged_issue_is_not_told_again_unless_it_is_worse(ground: Ground) -> None:
@@ -268,15 +265,11 @@ async def test_what_came_while_it_was_snoozed_is_told_when_that_ends(ground: Gro
 
 
 async def test_agents_are_chosen_by_pattern(ground: Ground) -> None:
-    dispatcher = Dispatcher([_SomeAgents()], trio.open_memory_channel[None](1)[1], {})  # type: ignore[list-item]
+    dispatcher = dispatcher_for(replace(PEOPLE, agents=("shop-*",)))
     for agent_id in ("shop-eu", "shop-us", "mail"):
         await ground.add_signal(agent_id, agent_id=agent_id)
     await _pass(ground, dispatcher)
     assert [run_id for *_, run_id in await _made(ground)] == ["shop-eu", "shop-us"]
-
-
-class _SomeAgents:
-    subscription = PEOPLE.subscription._replace(agents=("shop-*",))
 
 
 @pytest.mark.parametrize("signals", [200])

@@ -24,6 +24,13 @@ class Wanted(NamedTuple):
     prompt_name: str
 
 
+_RECORD = """
+INSERT INTO fixes (customer_id, run_id, signal_id, fix_content, fix_type, applied_via, langfuse_prompt_name,
+                   langfuse_version, applied_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp()) RETURNING id
+"""
+
+
 async def record_copy(conn: Connection, scope: Scope, signal_id: int, fix_content: str) -> int | None:
     """The id of the fix, one row of ``fixes``; None when there is no such signal in scope.
 
@@ -46,9 +53,8 @@ async def record_copy(conn: Connection, scope: Scope, signal_id: int, fix_conten
     if known is not None:
         return known
     made: int = await conn.fetchval(
-        "INSERT INTO fixes (customer_id, run_id, signal_id, fix_content, fix_type, applied_via, applied_at) "
-        "VALUES ($1, $2, $3, $4, $5, 'clipboard', clock_timestamp()) RETURNING id",
-        scope.customer_id, signal["run_id"], signal_id, fix_content, fix_type(signal["failure_type"]),
+        _RECORD, scope.customer_id, signal["run_id"], signal_id, fix_content, fix_type(signal["failure_type"]),
+        "clipboard", None, None,
     )  # fmt: skip
     return made
 
@@ -92,9 +98,7 @@ async def record_applied(conn: Connection, wanted: Wanted, version: int, is_new:
     if known is not None:
         return known
     made: int = await conn.fetchval(
-        "INSERT INTO fixes (customer_id, run_id, signal_id, fix_content, fix_type, applied_via, langfuse_prompt_name, "
-        "langfuse_version, applied_at) VALUES ($1, $2, $3, $4, $5, 'langfuse', $6, $7, clock_timestamp()) RETURNING id",
-        wanted.customer_id, wanted.run_id, wanted.signal_id, wanted.content, fix_type(wanted.failure_type),
-        wanted.prompt_name, version,
+        _RECORD, wanted.customer_id, wanted.run_id, wanted.signal_id, wanted.content, fix_type(wanted.failure_type),
+        "langfuse", wanted.prompt_name, version,
     )  # fmt: skip
     return made

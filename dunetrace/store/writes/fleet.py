@@ -9,12 +9,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dunetrace.deliveries import Kind, delivery_id
+from dunetrace.deliveries import Kind
 from dunetrace.fleet import MIN_RUNS, REFERENCE_DAYS, Scope, Side, following_look, has_risen, is_higher
 from dunetrace.signals import FailureType, Severity
-from dunetrace.store.columns import columns
 from dunetrace.store.reads.fleet import Counted, Runs, count, newest_affected
-from dunetrace.store.writes import destinations
+from dunetrace.store.writes import destinations, telling
+from dunetrace.store.writes.telling import Owed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -221,24 +221,19 @@ async def fan_out(conn: Connection, subscriptions: Sequence[Subscription], confi
         "WHERE fanned_out_at IS NULL ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
         _MOST_OUTBOX,
     )
-    rows = []
-    for signal in owing:
-        for subscription in subscriptions:
-            name = subscription.destination
-            wanted = subscription.wants(signal["agent_id"], Severity(signal["severity"]))
-            if wanted and signal["found_at"] >= first_seen[name]:
-                key = (signal["customer_id"], signal["run_id"], signal["failure_type"], name)
-                rows.append((delivery_id(*key, kind=Kind.FLEET, seq=signal["id"]), *key, signal["id"]))
-    if rows:
-        await conn.execute(
-            "INSERT INTO deliveries (id, customer_id, run_id, failure_type, destination, seq, kind) "
-            "SELECT k.*, 'fleet' "
-            "FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[]) AS k "
-            "ON CONFLICT DO NOTHING",
-            *columns(rows, 6),
+    owed = [
+        Owed(
+            (signal["customer_id"], signal["agent_id"], signal["failure_type"], wish.destination),
+            signal["run_id"], Kind.FLEET, signal["id"], Severity(signal["severity"]),
         )
+        for signal in owing
+        for wish in subscriptions
+        if signal["found_at"] >= first_seen[wish.destination]
+        and wish.wants(signal["agent_id"], Severity(signal["severity"]))
+    ]  # fmt: skip
+    told = await telling.make(conn, owed)
     if owing:
         await conn.execute(
             "UPDATE fleet_signals SET fanned_out_at = now() WHERE id = ANY($1)", [signal["id"] for signal in owing]
         )
-    return frozenset(row[4] for row in rows)
+    return told

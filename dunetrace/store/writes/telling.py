@@ -1,4 +1,4 @@
-"""New deliveries, and the signals that are gathered instead. Used by whoever owes them: fanout, updates, notes."""
+"""New deliveries, and the signals that are gathered instead. For all who owe some: fan-out, updates, notes, fleet."""
 
 from __future__ import annotations
 
