@@ -257,6 +257,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or the body of each answer waits 40 ms for an acknowledgement of its head
 
     def do_POST(self) -> None:
         receiver = cast("_Server", self.server).receiver

@@ -1,7 +1,8 @@
-"""What every actor is, and the one way its loop waits."""
+"""What every actor is, and the ways its loop waits."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,23 @@ class Actor(Protocol):
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
         """Loop until `ctx.stopping` is set. Calls `task_status.started()` once it can do its job."""
+
+
+class Pace:
+    """Spaces passes of work: one begins no sooner than `spacing_s` after the one before, and finds what came meanwhile.
+
+    A pass costs much the same whatever it finds. After a rest the next one begins at once.
+    """
+
+    def __init__(self, spacing_s: float) -> None:
+        self.spacing_s = spacing_s
+        self._began_at = -math.inf
+
+    async def begin(self, stopping: trio.Event) -> None:
+        """Wait until a pass may begin, or for a stop."""
+        with trio.move_on_at(self._began_at + self.spacing_s):
+            await stopping.wait()
+        self._began_at = trio.current_time()
 
 
 async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:

@@ -66,6 +66,10 @@ class Delivering:
         """Wait for the next attempt that succeeds."""
         await self._successes.park()
 
+    async def keep_rates(self, ctx: Context) -> None:
+        """Keep the rates beside the alerts fresh, until a stop."""
+        await self._rates.keep_fresh(ctx.gateway, ctx.stopping)
+
     async def claim(self, ctx: Context, most: int) -> Claimed:
         """≤ `most` due deliveries, with all there is to tell. StoreUnavailableError while Postgres is away."""
         claimed = await ctx.gateway.unit(deliveries.claim, self._destination.name, LEASE_S, most)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from dunetrace.actors.base import first_of, wait
+from dunetrace.actors.base import Pace, first_of, wait
 from dunetrace.actors.delivering import Delivering
 from dunetrace.actors.hand import MOST, Hand
 from dunetrace.alerts.post import open_post
@@ -32,10 +32,15 @@ if TYPE_CHECKING:
     from dunetrace.nursery import Context
     from dunetrace.store.writes.deliveries import Kept
 
-LANES = 4  # attempts at a time: enough that one slow answer is not felt, few enough to be polite
-PACE_S = 1.0  # of each lane, at a receiver that asked for a pause a while ago: Slack takes about one alert a second
+FEW = 4  # attempts at a time: enough that one slow answer is not felt, few enough to be polite
+LANES = 16  # while they succeed: a hundred alerts a second for a receiver a tenth of a second away, and some to spare
+# From one attempt of a lane to its next. In all that is 200 a second: what waited for a receiver that is back neither
+# floods it nor holds up other destinations.
+LANE_S = LANES / 200
+PACED_LANE_S = 1.0  # at a receiver that asked for a pause a while ago: Slack takes about one alert a second
 SOONEST_S = 0.02  # before looking again at what another process holds just now
-GATHER_S = 0.005  # outcomes that come one upon the other are kept together
+CLAIM_SPACING_S = 0.05  # between the beginnings of two claims
+GATHER_S = 0.025  # outcomes that come one upon the other are kept together
 OUTAGE_LOOK_S = 1.0  # between looks while Postgres is away
 GRACE_S = 3.0  # for the attempts in hand at a stop; what is cut off is attempted again when its lease ends
 
@@ -64,11 +69,12 @@ class DestinationActor:
         self._bell = trio.Event()  # there may be something to claim, or room for it
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
-        hand = Hand(LANES)
+        hand = Hand(FEW, LANES)
         ended, outcomes = trio.open_memory_channel[Settled](MOST)
         async with open_post(allow_private=ctx.settings.allow_private_destinations) as post:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._hear, ctx)
+                nursery.start_soon(self._delivering.keep_rates, ctx)
                 nursery.start_soon(self._keep, ctx, hand, outcomes)
                 with ended:
                     for _ in range(LANES):
@@ -95,7 +101,9 @@ class DestinationActor:
 
     async def _claim(self, ctx: Context, hand: Hand) -> None:
         """Claim what is due, as far as there is room for it, until a stop."""
+        pace = Pace(CLAIM_SPACING_S)
         while not ctx.stopping.is_set():
+            await pace.begin(ctx.stopping)
             bell = self._bell  # taken before looking, so that what rings while we look is not missed
             wait_s: float | None = None
             if room := hand.room:
@@ -118,20 +126,20 @@ class DestinationActor:
                 is_done = settled.following.state is State.DONE
                 hand.attempted(trio.current_time() - began_at, smoothly=is_done and not self._delivering.is_paced)
                 await ended.send(settled)
-                await self._hold(ctx, settled.following)
+                await self._hold(ctx, settled.following, began_at)
                 hand.finished()
                 if hand.more_is_due:
                     self._ring()
 
-    async def _hold(self, ctx: Context, following: Next) -> None:
-        """Keep a lane from taking up another delivery for a while."""
+    async def _hold(self, ctx: Context, following: Next, began_at: float) -> None:
+        """Keep a lane from taking up another delivery for a while. `began_at` is when it took up the last one."""
         if following.state is State.PENDING:
             # Until its own delivery's next attempt, so that a receiver that went away costs a few deliveries an attempt
             # and not all of them; unless another's success shows that the receiver is there.
             with trio.move_on_after(min(following.wait_s, ATTEMPT_CAP_S)):
                 await first_of(ctx.stopping.wait, self._delivering.success)
-        elif following.state is State.DONE and self._delivering.is_paced:
-            with trio.move_on_after(PACE_S):
+        elif following.state is State.DONE:
+            with trio.move_on_at(began_at + (PACED_LANE_S if self._delivering.is_paced else LANE_S)):
                 await ctx.stopping.wait()
 
     async def _keep(self, ctx: Context, hand: Hand, outcomes: trio.MemoryReceiveChannel[Settled]) -> None:

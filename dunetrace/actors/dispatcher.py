@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from dunetrace.actors.base import hint, wait
+from dunetrace.actors.base import Pace, hint, wait
 from dunetrace.errors import StoreUnavailableError
 from dunetrace.store.writes.fanout import FanOut, fan_out
 from dunetrace.store.writes.notes import tell_resolved
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dunetrace.alerts import Destination
     from dunetrace.nursery import Context
 
+SPACING_S = 0.05  # between the beginnings of passes
 SOON_S = 0.02  # after an update was due, so that it is due by Postgres' clock too
 
 
@@ -48,7 +49,9 @@ class Dispatcher:
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
+        pace = Pace(SPACING_S)
         while not ctx.stopping.is_set():
+            await pace.begin(ctx.stopping)
             pause_s = ctx.settings.alert_interval_s
             try:
                 more = (await self.run_once(ctx)).more

@@ -3,6 +3,8 @@
 Claiming many at once is what makes claiming cheap, and a claim that waits for a lane is what makes it unsafe: its lease
 runs. So there are claims in waiting only while attempts are quick. As soon as one is not, those that wait are given
 back, and from then on no more is claimed than lanes are free: nothing ever waits for longer than one attempt takes.
+
+Most lanes are idle until the last attempt was a success: a receiver that is away or overloaded is asked by few.
 """
 
 from __future__ import annotations
@@ -21,21 +23,24 @@ QUICK_S = 0.1  # an attempt: what waits then has its turn within about a second
 
 
 class Hand:
-    """One attempt's of a destination actor. `lanes` are the attempts it makes side by side."""
+    """One attempt's of a destination actor. `few` and `lanes` are the attempts it makes side by side: the latter while
+    the receiver takes what it is sent.
+    """
 
-    def __init__(self, lanes: int) -> None:
-        self._lanes = lanes
+    def __init__(self, few: int, lanes: int) -> None:
+        self._few, self._lanes = few, lanes
         self._put, self.claims = trio.open_memory_channel[Claim](MOST)  # `claims`: what the lanes take from
         self._unfinished = 0
+        self._is_smooth = False
         self.is_quick = False
         self.more_is_due = False  # than there was room for
 
     @property
     def room(self) -> int:
         """How many may be claimed now. None while enough wait: a few at a time would be as dear as one by one."""
-        if self._unfinished >= 2 * self._lanes:
-            return 0
-        return max(0, (MOST if self.is_quick else self._lanes) - self._unfinished)
+        if self.is_quick:
+            return MOST - self._unfinished if self._unfinished < 2 * self._lanes else 0
+        return max(0, (self._lanes if self._is_smooth else self._few) - self._unfinished)
 
     def put(self, claims: Sequence[Claim]) -> None:
         """Lay claims before the lanes; not more than there was room for."""
@@ -45,6 +50,7 @@ class Hand:
 
     def attempted(self, took_s: float, *, smoothly: bool) -> None:
         """What a lane took was attempted; `smoothly`: with success, and more may follow at once."""
+        self._is_smooth = smoothly
         self.is_quick = smoothly and took_s < QUICK_S
 
     def finished(self) -> None:

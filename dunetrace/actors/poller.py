@@ -18,7 +18,7 @@ from uuid import uuid4
 import trio
 
 from dunetrace import judgements
-from dunetrace.actors.base import wait
+from dunetrace.actors.base import Pace, wait
 from dunetrace.errors import DetectorError, LeaseLostError, StoreUnavailableError
 from dunetrace.judgements import Judgement
 from dunetrace.runs import RunState
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 64 * 1024 * 1024
 OUTAGE_WAIT_S = 1.0
-# Under load a pass begins no sooner after the one before: what comes of a run within this time is then read, judged and
-# written together, and a pass costs a few milliseconds whatever it finds.
-GATHER_S = 0.25
-GATHER_RUNS = 20  # in one pass: that is load
+# Between the beginnings of passes, and that under load: what comes of a run meanwhile is read, judged and written
+# together, and a pass costs a few milliseconds whatever it finds.
+SPACING_S, LOADED_SPACING_S = 0.05, 0.25
+LOADED_RUNS = 20  # in one pass: that is load
 
 
 class RunCache:
@@ -98,7 +98,7 @@ class Poller:
         self._cache = RunCache()
         self._rng = random.Random()
         self._next_due_s: float | None = None
-        self._loaded = False
+        self._pace = Pace(SPACING_S)
 
     async def run(self, ctx: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         await self._renew(ctx)
@@ -124,7 +124,7 @@ class Poller:
     async def _loop(self, ctx: Context) -> None:
         while not ctx.stopping.is_set():
             pause_s = ctx.settings.poll_interval_s
-            began_at = trio.current_time()
+            await self._pace.begin(ctx.stopping)
             try:
                 more = await self.run_once(ctx)
             except StoreUnavailableError:
@@ -135,15 +135,14 @@ class Poller:
                 continue
             if self._next_due_s is not None:
                 pause_s = min(pause_s, self._next_due_s)
-            if self._loaded and not more:
-                with trio.move_on_at(began_at + GATHER_S):
-                    await ctx.stopping.wait()
+            if more:
+                self._pace.spacing_s = 0.0
             await wait(self._wake, ctx.stopping, 0 if more else pause_s)
 
     async def run_once(self, ctx: Context) -> bool:
         """One pass: take, fold, judge, commit. Returns whether more work is waiting already."""
         epochs = dict(self._epochs)
-        self._next_due_s, self._loaded = None, False
+        self._next_due_s, self._pace.spacing_s = None, SPACING_S
         if not epochs:
             return False
         work = await ctx.gateway.unit(work_reads.take, sorted(epochs), self._cache.folded)
@@ -151,7 +150,8 @@ class Poller:
             self._next_due_s = max(0.0, work.next_due - work.now) + 0.01
         if not work.cases:
             return False
-        self._loaded = len(work.cases) >= GATHER_RUNS
+        if len(work.cases) >= LOADED_RUNS:
+            self._pace.spacing_s = LOADED_SPACING_S
         cached = [self._cache.take(case.key) for case in work.cases]
         hands = await trio.to_thread.run_sync(lambda: list(map(_InHand, work.cases, cached)))
         await self._give_baselines(ctx, hands)

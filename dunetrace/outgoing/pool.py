@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 IDLE_CONNECTION_S = 15.0
+MOST_CONNECTIONS = 32  # more than any caller has at a time: who waits here for one would use up its timeout
 
 
 @asynccontextmanager
@@ -36,6 +37,7 @@ async def open_pool(
         tls.load_default_certs()
     async with httpcore.AsyncConnectionPool(
         ssl_context=tls,
+        max_connections=MOST_CONNECTIONS,
         keepalive_expiry=IDLE_CONNECTION_S,
         network_backend=GuardedBackend(allow_private=allow_private),
     ) as pool:

@@ -178,7 +178,7 @@ async def test_attempts_in_hand_when_the_circuit_opens_do_not_make_it_worse(grou
     async with courier(ground, webhook(receiver.url)) as actor:
         for _ in range(3):
             async with trio.open_nursery() as nursery:
-                for _ in range(destination_module.LANES):
+                for _ in range(destination_module.FEW):
                     nursery.start_soon(actor.turn)
             await ground.advance(0.99)
     (circuit,) = await ground.rows("SELECT failed_rounds FROM destinations")
@@ -434,10 +434,10 @@ async def test_a_request_that_hangs_holds_up_no_other(ground: Ground, receiver: 
 async def test_a_lane_that_waits_for_a_retry_goes_on_when_the_receiver_shows_to_be_there(
     ground: Ground, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many that the receiver cannot digest as there are lanes, less one, hold up nobody."""
+    """As many that the receiver cannot digest as are attempted at first, less one, hold up nobody."""
     monkeypatch.setattr(deliveries_module, "ATTEMPT_BASE_S", 8.0)
     receiver.choose = lambda body: Mode.ERROR if b'"poison' in body else None
-    poison = [f"poison {n}" for n in range(destination_module.LANES - 1)]
+    poison = [f"poison {n}" for n in range(destination_module.FEW - 1)]
     await _owe(ground, *poison, *(f"run {n:02}" for n in range(30)))
     with trio.fail_after(4):  # half of what the first retry waits for at the least
         async with trio.open_nursery() as nursery:
@@ -528,7 +528,7 @@ async def test_a_destination_that_hangs_holds_no_connection(ground: Ground, rece
     await _owe(ground, *(f"run {n}" for n in range(10)))
     async with trio.open_nursery() as nursery:
         await _started(nursery, ground, receiver)
-        await trio.to_thread.run_sync(receiver.wait_for, destination_module.LANES)
+        await trio.to_thread.run_sync(receiver.wait_for, destination_module.FEW)
         while await ground.rows(_OTHERS_AT_WORK):
             await trio.sleep(0.02)
         nursery.cancel_scope.cancel()

@@ -7,7 +7,7 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
-from dunetrace.actors.rates import KEPT_FOR, MOST_KEPT, Rates
+from dunetrace.actors.rates import DEAR_S, KEPT_FOR, MOST_KEPT, USED_FOR_S, Rates
 from dunetrace.explain import RateContext
 from dunetrace.signals import FailureType
 from dunetrace.store.reads.rate import RateKey
@@ -31,14 +31,34 @@ def _key(agent_id: str = "agent", customer_id: str = "default") -> RateKey:
     return RateKey(customer_id, agent_id, FailureType.TOOL_LOOP)
 
 
-async def test_a_dear_rate_is_kept_in_proportion_to_its_cost(autojump_clock: MockClock) -> None:
-    store: Any = SlowStore(cost_s=0.5)
+async def test_a_cheap_rate_is_counted_anew(autojump_clock: MockClock) -> None:
+    store: Any = SlowStore(cost_s=DEAR_S / 2)
     rates = Rates()
     first = await rates.of(store, [_key()])
-    await trio.sleep(0.5 * KEPT_FOR - 0.1)
     assert await rates.of(store, [_key()]) == first
-    await trio.sleep(0.2)
+    await trio.sleep(KEPT_FOR * store.cost_s)
     assert await rates.of(store, [_key()]) != first
+
+
+async def test_a_dear_rate_is_kept_in_proportion_to_its_cost_and_counted_anew_beside_the_alert(
+    autojump_clock: MockClock,
+) -> None:
+    store: Any = SlowStore(cost_s=0.5)
+    rates = Rates()
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rates.keep_fresh, store, stopping)
+        first = await rates.of(store, [_key()])
+        await trio.sleep(0.5 * KEPT_FOR)
+        asked_at = trio.current_time()
+        assert await rates.of(store, [_key()]) == first
+        assert trio.current_time() == asked_at  # nobody waited
+        await trio.sleep(0.6)
+        second = await rates.of(store, [_key()])
+        assert second != first and store.asked == 2
+        stopping.set()
+    await trio.sleep(0.5 * KEPT_FOR + USED_FOR_S)
+    assert await rates.of(store, [_key()]) != second
 
 
 async def test_agents_and_customers_are_apart(autojump_clock: MockClock) -> None:

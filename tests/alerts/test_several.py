@@ -92,7 +92,7 @@ async def test_a_slack_that_hangs_harms_no_webhook(
         await trio.to_thread.run_sync(receiver.wait_for, 20)
         ground.stopping.set()
         slack_receiver.close()
-    assert len(slack_receiver.requests) <= destination_module.LANES
+    assert len(slack_receiver.requests) <= destination_module.FEW
     rows = await ground.rows("SELECT DISTINCT state FROM deliveries WHERE destination = 'webhook'")
     assert rows == [{"state": "done"}]
 
@@ -144,7 +144,7 @@ async def test_what_slack_refuses_is_refused_for_good_and_shown_without_its_addr
             await actor.until_idle()
     row = await ground.delivery()
     assert (row["state"], row["last_status"], row["last_error"]) == ("refused", status, None)
-    assert len(slack_receiver.requests) <= destination_module.LANES
+    assert len(slack_receiver.requests) <= destination_module.FEW
     assert [(line["event"], line["destination"], line["status"]) for line in logs] == [
         ("delivery.refused", "slack", status)
     ]
@@ -154,8 +154,9 @@ async def test_what_slack_refuses_is_refused_for_good_and_shown_without_its_addr
 async def test_a_receiver_that_asks_for_a_pause_is_told_slowly_from_then_on(
     ground: Ground, slack_receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(destination_module, "FEW", 1)
     monkeypatch.setattr(destination_module, "LANES", 1)
-    monkeypatch.setattr(destination_module, "PACE_S", 0.5)
+    monkeypatch.setattr(destination_module, "PACED_LANE_S", 0.5)
     slack_receiver.retry_after = "1"
     slack_receiver.script(Mode.OK, Mode.OK, Mode.RATE_LIMITED)
     to_slack = slack(slack_receiver.url)
@@ -170,7 +171,7 @@ async def test_a_receiver_that_asks_for_a_pause_is_told_slowly_from_then_on(
     arrived = [request.monotonic for request in slack_receiver.requests]
     pauses = [later - earlier for earlier, later in pairwise(arrived)]
     assert pauses[2] >= 1.0
-    assert min(pauses[3:]) >= destination_module.PACE_S > min(pauses[:2])
+    assert min(pauses[3:]) >= destination_module.PACED_LANE_S > min(pauses[:2])
     assert {row["state"] for row in await ground.deliveries()} == {"done"}
 
 
