@@ -196,6 +196,7 @@ DETECTOR = Detector(
     failure_type=FailureType.SLOW_STEP,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("llm.responded", "tool.responded", "retrieval.responded"),
     thresholds=SlowStepThresholds,
     evidence=SlowStepEvidence,
     detect=detect,

@@ -157,6 +157,7 @@ DETECTOR = Detector(
     failure_type=FailureType.TOOL_LOOP,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("tool.called", "tool.responded"),
     thresholds=ToolLoopThresholds,
     evidence=ToolLoopEvidence,
     detect=detect,
