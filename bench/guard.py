@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
-from dunetrace import Dunetrace, RunContext
+from dunetrace import Dunetrace, DunetraceSignal, RunContext
 
 EVENTS_A_RUN = 22
 ASKED_US = 10.0  # an event, over a normal run
 LARGE_CHARS = 200_000
+
+_told: deque[DunetraceSignal] = deque(maxlen=100)
 
 
 def _turns(run: RunContext, turns: int, size: int = 0) -> None:
@@ -50,7 +53,7 @@ def _looping(dt: Dunetrace) -> None:
 
 def compare(name: str, play: Callable[[Dunetrace], None], runs: int, blocks: int) -> float:
     """Blocks of runs without and with the guard in turn; the line, and the guard's share in µs an event."""
-    clients = [Dunetrace(None), Dunetrace(None, on_signal=lambda signal: None)]
+    clients = [Dunetrace(None), Dunetrace(None, on_signal=_told.append)]
     for dt in clients:
         play(dt)
     spent: tuple[list[float], list[float]] = ([], [])
@@ -67,7 +70,7 @@ def compare(name: str, play: Callable[[Dunetrace], None], runs: int, blocks: int
 
 def long_run(events: int) -> None:
     """One run of so many events: what one costs at its beginning and at its end."""
-    dt = Dunetrace(None, on_signal=lambda signal: None)
+    dt = Dunetrace(None, on_signal=_told.append)
     part = events // 10
     took: list[float] = []
     with dt.run("bench", model="gpt-4o", tools=["search"]) as run:

@@ -35,8 +35,8 @@ class Dunetrace:
     `hash_key` makes digests of short values impossible to look up. ``DUNETRACE_DISABLED=1`` switches everything off.
 
     `on_signal` is the guard: what shows while a run goes on is told inside the agent, by a line on stderr ("warn"), by
-    raising `DunetraceSignal` out of the method that reported it ("raise"; from HIGH on), or to a function. `limits` are its
-    thresholds, as the ``default`` section of detectors.yml: ``{"tool_loop": {"threshold": 4}}``.
+    raising `DunetraceSignal` out of the method that reported it ("raise"; from HIGH on), or to a function. `limits` are
+    its thresholds, as the ``default`` section of detectors.yml: ``{"tool_loop": {"threshold": 4}}``.
     """
 
     def __init__(

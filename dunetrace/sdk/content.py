@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from dunetrace.events import MAX_META_KEYS
-from dunetrace.hashing import Hasher, canonical_text, encode, measured_snapshot
+from dunetrace.hashing import Hasher, canonical_text, encode, masked, measured_snapshot
 from dunetrace.sdk import plain
 
 Entries = dict[str, Any]
@@ -159,7 +159,8 @@ class Content:
 
     def _args(self, raw: Any) -> Entries:
         text = canonical_text(raw) if isinstance(raw, str) else encode(raw)
-        return {"args_hash": self._hasher.text(text), "args_shape_hash": self._hasher.shape(text)}
+        shape, digest = masked(text), self._hasher.text(text)
+        return {"args_hash": digest, "args_shape_hash": digest if shape is text else self._hasher.text(shape)}
 
     def _output(self, raw: Any) -> Entries:
         text = text_of(raw)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from dunetrace.sdk.ring import Record
 
 Tell = Callable[[DunetraceSignal], object]
-Watched = Mapping[str, tuple[Detector[Any], ...]]
-"""The detectors to run after an event, by its type."""
+Watched = Mapping[str, tuple[tuple[Detector[Any], Any], ...]]
+"""The detectors to run after an event, each with its thresholds, by the event's type."""
 
 _MOST_WAITING = 10_000  # events of one run; more wait only where a thread was killed in the middle of a look
 
@@ -47,7 +47,9 @@ class Guard:
         self.limits = _checked(limits)
         speaking = [d for d in DETECTORS if d.monotone and self._says(d)]
         types = dict.fromkeys(event_type for d in speaking for event_type in d.fires_on)
-        self.watched: Watched = {t: tuple(d for d in speaking if t in d.fires_on) for t in types}
+        self.watched: Watched = {
+            t: tuple((d, self.limits[d.name].thresholds) for d in speaking if t in d.fires_on) for t in types
+        }
 
     def _says(self, detector: Detector[Any]) -> bool:
         section = self.limits[detector.name]
@@ -83,9 +85,10 @@ class RunGuard:
         """Take in an event and tell what it brought to light. Raises DunetraceSignal where that was asked for."""
         self._waiting.append(record)
         found: list[FailureSignal] = []
-        while self._waiting and self._turn.acquire(blocking=False):
+        while self._waiting and self._turn.acquire(False):
             try:
-                self._look(found)
+                while self._waiting:
+                    self._look(self._waiting.popleft(), found)
             except Exception as error:
                 lifecycle.debug(f"guard: {type(error).__name__}", once=f"guard {type(error).__name__}")
             finally:
@@ -93,18 +96,14 @@ class RunGuard:
         if found:
             self._tell(found)
 
-    def _look(self, found: list[FailureSignal]) -> None:
-        """Fold what waits. Each finding is new here: another type, or more severe than it was told."""
-        while True:
-            try:
-                record = self._waiting.popleft()
-            except IndexError:
-                return
-            detectors = self._watched.get(record.event_type, ())
-            self._state.fold(_event(record, compared=bool(detectors)))
-            self._state.as_of = record.timestamp
-            if detectors:
-                self._judge(detectors, found)
+    def _look(self, record: Record, found: list[FailureSignal]) -> None:
+        """Fold an event. Each finding is new here: another type, or more severe than it was told."""
+        state = self._state
+        watched = self._watched.get(record.event_type)
+        state.fold(_event(record, compared=watched is not None))
+        state.as_of = record.timestamp
+        if watched and (fires := [d for d, limits in watched if d.detect(state, limits) is not None]):
+            self._judge(tuple(fires), found)
 
     def _judge(self, detectors: tuple[Detector[Any], ...], found: list[FailureSignal]) -> None:
         for signal in judge(self._state, self._guard.limits, Phase.RUNNING, detectors=detectors):
@@ -113,7 +112,7 @@ class RunGuard:
                 self._told[kind] = rank
                 found.append(signal)
                 self._watched = {
-                    event_type: tuple(d for d in watched if d.failure_type is not kind or d.severity.rank > rank)
+                    event_type: tuple(w for w in watched if w[0].failure_type is not kind or w[0].severity.rank > rank)
                     for event_type, watched in self._watched.items()
                 }
 
@@ -134,18 +133,15 @@ class RunGuard:
 
 def _event(record: Record, *, compared: bool) -> Event:
     payload = record.payload
-    if compared and record.late:
-        made: Entries = {}
+    if compared:
         for late in record.late:
-            made |= late.comparable() if isinstance(late, ComparableLate) else late.resolve()
-        payload = made | payload
-    key = record.key
-    return Event._make(
-        (
-            record.event_type, key.run_id, key.agent_id, key.agent_version, record.step_index, record.timestamp,
-            payload, key.parent_run_id, record.timestamp,
-        )
-    )  # fmt: skip
+            made = late.comparable() if isinstance(late, ComparableLate) else late.resolve()
+            payload = made | payload  # as in Record.content
+    run_id, agent_id, agent_version, parent_run_id = record.key
+    at = record.timestamp
+    return Event(
+        record.event_type, run_id, agent_id, agent_version, record.step_index, at, payload, parent_run_id, at
+    )
 
 
 # ---- who is told
@@ -216,17 +212,18 @@ class ComparableContent(Content):
 
 
 class ComparableLate(Late):
-    """A small text is compared by its digest, made at once and once. A large one by a stand-in that costs less, taken
-    before the drain thread can let the text go, so that equal texts have equal ones whoever comes first."""
+    """Arguments, errors and user input are compared by their digest, made at once and once; an output, and any large
+    text, by a stand-in that costs less. It is taken here, before the drain thread can let the text go."""
 
     __slots__ = ("_stand_in",)
 
     def __init__(self, entries: Callable[[Any], Entries], raw: Any, chars: int) -> None:
-        super().__init__(entries, raw, chars)
+        Late.__init__(self, entries, raw, chars)  # super() would double what it costs
         self._stand_in: Entries | None = None
-        if chars >= LARGE_CHARS:
+        name = entries.__name__
+        if chars >= LARGE_CHARS or name == "_output":
             try:
-                self._stand_in = getattr(_STAND_INS, entries.__name__)(raw)
+                self._stand_in = getattr(_STAND_INS, name)(raw)
             except Exception:  # as in `resolve`
                 self._stand_in = {}
 
@@ -239,7 +236,7 @@ class _ProcessHasher(Hasher):
     """Python's own keyed hash of text, another in each process: good to compare by here, and never sent."""
 
     def text(self, s: str) -> str:
-        return f"{hash(s) & 0xFFFF_FFFF_FFFF_FFFF:016x}" if s else ""
+        return str(hash(s)) if s else ""
 
     def shape(self, s: str) -> str:
         return self.text(s)  # masking ids in a large text would take longer than a call may
