@@ -139,9 +139,7 @@ def _event(record: Record, *, compared: bool) -> Event:
             payload = made | payload  # as in Record.content
     run_id, agent_id, agent_version, parent_run_id = record.key
     at = record.timestamp
-    return Event(
-        record.event_type, run_id, agent_id, agent_version, record.step_index, at, payload, parent_run_id, at
-    )
+    return Event(record.event_type, run_id, agent_id, agent_version, record.step_index, at, payload, parent_run_id, at)
 
 
 # ---- who is told
