@@ -146,10 +146,8 @@ def _event(record: Record, *, compared: bool) -> Event:
 
 
 def _teller(on_signal: object) -> Tell:
-    if on_signal == "warn":
-        return _warn
-    if on_signal == "raise":
-        return _raise
+    if isinstance(on_signal, str) and on_signal in _MODES:
+        return _MODES[on_signal]
     if callable(on_signal):
         return _calling(on_signal)
     lifecycle.warn_once(
@@ -173,6 +171,9 @@ def _raise(signal: DunetraceSignal) -> None:
         raise signal
 
 
+_MODES: dict[str, Tell] = {"warn": _warn, "raise": _raise}
+
+
 def _calling(callback: Tell) -> Tell:
     def tell(signal: DunetraceSignal) -> None:
         try:
@@ -192,8 +193,8 @@ def _calling(callback: Tell) -> Tell:
 def _checked(limits: object) -> AgentLimits:
     try:
         return DEFAULT.default if limits is None else check({"default": limits}).default
-    except SettingError as error:
-        fault = str(error).removeprefix("detectors.yml: ")
+    except Exception as error:  # a SettingError, or what a stranger's own methods do
+        fault = str(error).removeprefix("detectors.yml: ") if isinstance(error, SettingError) else "unreadable"
         lifecycle.warn_once(f"limits {fault}", f"limits: {fault}; the guard goes by its defaults")
         return DEFAULT.default
 

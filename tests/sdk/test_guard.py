@@ -70,10 +70,10 @@ def guarded(events: Iterable[Event]) -> Told:
         told.append((place, signal.failure_type, signal.severity, signal.evidence))
 
     watching = Guard(tell, None).watch("run-1")
-    for place, event in enumerate(events):  # noqa: B007 - `tell` reads it
+    for place, event in enumerate(events):
         key = RunKey(event.run_id, event.agent_id, event.agent_version, event.parent_run_id)
         watching.saw(Record(event.event_type, key, event.step_index, event.timestamp, place, event.payload, (), ""))
-        if event.event_type.startswith("run.") and place:
+        if event.event_type in ("run.completed", "run.errored"):
             break
     return sorted(told, key=str)
 
@@ -95,9 +95,7 @@ def test_nothing_else_speaks() -> None:
 @given(runs())
 def test_any_run_is_judged_as_in_flight(events: list[Event]) -> None:
     """So each detector's `fires_on` leaves no event out."""
-    first, *others = in_order(events)
-    others = [event for event in others if event.event_type != "run.started"]
-    assert guarded([first, *others]) == in_flight([first, *others])
+    assert guarded(in_order(events)) == in_flight(in_order(events))
 
 
 def test_recorded_runs_are_judged_as_in_flight() -> None:
@@ -107,7 +105,7 @@ def test_recorded_runs_are_judged_as_in_flight() -> None:
             told = guarded(events)
             assert told == in_flight(events)
             found += len(told)
-    assert found > 30
+    assert found >= 20
 
 
 # ---- what the agent says is compared at once
@@ -489,7 +487,7 @@ def test_the_example_stops_at_the_third_identical_call() -> None:
     assert "The run ended as errored after 6 steps." in done.stdout
 
 
-@pytest.mark.parametrize(("number", "said"), enumerate(["TOOL_LOOP 3 ", "stopped: `book` failed 3 times in a row"]))
+@pytest.mark.parametrize(("number", "said"), [(0, "TOOL_LOOP 3 "), (1, "stopped: `book` failed 3 times in a row")])
 def test_the_page_does_what_it_says(number: int, said: str) -> None:
     done = python(code_blocks(CHECKOUT / "docs/sdk/guard.md", "python")[number])
     assert (done.returncode, done.stderr) == (0, "")
