@@ -63,6 +63,8 @@ _Candidate = tuple[Cluster | None, float, float]
 
 def detect(run: RunState, limits: ToolLoopThresholds) -> Finding | None:
     loops, size, window = run.loops, limits.threshold, limits.window
+    if not loops.repeating:
+        return None
     equal, masked = loops.equal.worst(size, window), loops.shapes.worst(size, window)
     if equal is not None or masked is not None:
         return _surest("equal", Severity.HIGH, limits, (equal, 0.85, 0.99), (masked, 0.7, 0.99))

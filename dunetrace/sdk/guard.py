@@ -36,6 +36,7 @@ Tell = Callable[[DunetraceSignal], object]
 Watched = Mapping[str, tuple[tuple[Detector[Any], Any], ...]]
 """The detectors to run after an event, each with its thresholds, by the event's type."""
 
+_MOST_LEFT = 100  # events after which no detector speaks, left for the next look
 _MOST_WAITING = 10_000  # events of one run; more wait only where a thread was killed in the middle of a look
 
 
@@ -84,6 +85,8 @@ class RunGuard:
     def saw(self, record: Record) -> None:
         """Take in an event and tell what it brought to light. Raises DunetraceSignal where that was asked for."""
         self._waiting.append(record)
+        if record.event_type not in self._watched and len(self._waiting) < _MOST_LEFT:
+            return  # nobody would speak: the next event takes it along
         found: list[FailureSignal] = []
         while self._waiting and self._turn.acquire(False):
             try:

@@ -211,6 +211,11 @@ class LoopView:
         self._turned_at = self._tool_number
 
     @property
+    def repeating(self) -> bool:
+        """Whether anything was ever repeated, whatever the window: most runs have nothing to look at."""
+        return bool(self.equal.clusters or self.names.clusters or self.shapes.clusters or self.pairs.clusters)
+
+    @property
     def entries(self) -> int:
         """How many things are kept, for the estimate of bytes."""
         kept = self.equal.entries + self.shapes.entries + self.pairs.entries + self.names.entries
