@@ -57,7 +57,8 @@ def test_shapes_are_equal_where_only_an_id_differs(one: str, other: str) -> None
     st.lists(
         st.sampled_from(
             ["/tmp/x", "tmp", "/var/folders/ab", "\\Temp\\q", "\\tmp\\a", "/private/var/tmp/z", "deadbeef",
-             "0xDEADBEEF", "12345", "123456", "2024-01-02T03:04", "2024-01-02", "é", "\ud800", "empty", "folder", " ", "-", "F"]
+             "0xDEADBEEF", "12345", "123456", "2024-01-02T03:04", "2024-01-02", "é", "\ud800",
+             "empty", "folder", " ", "-", "F"]
         ) | st.text("0123456789abcdefTtempxX/\\ -:", max_size=12),
         max_size=5,
     ).map("".join)
