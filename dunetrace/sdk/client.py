@@ -9,7 +9,7 @@ from weakref import finalize
 
 from dunetrace.hashing import Hasher
 from dunetrace.sdk import lifecycle, plain, settings
-from dunetrace.sdk.content import Backlog, Content
+from dunetrace.sdk.content import Backlog, Content, Unawaited
 from dunetrace.sdk.context import Recorder, RunPlan, numbers
 from dunetrace.sdk.outputs import NdjsonOutput, Output
 from dunetrace.sdk.posting import HttpOutput
@@ -69,6 +69,8 @@ class Dunetrace:
             lifecycle.debug(f"Dunetrace: unknown argument {keyword!r}", once=f"Dunetrace {keyword}")
         backlog = Backlog(self._settings.buffer_size)
         self._shippers = [self._shipper(output, backlog) for output in self._outputs(otel_exporter)]
+        if not self._shippers:
+            backlog = Unawaited(0)
         guard = None if on_signal is None or self._settings.disabled else _guard(on_signal, limits)
         hasher = Hasher(self._settings.hash_key)
         self._recorder = Recorder(

@@ -83,6 +83,13 @@ class Backlog:
         self._large.clear()
 
 
+class Unawaited(Backlog):
+    """The backlog of a client without outputs: nobody waits for a digest, so no text is kept or hashed for one."""
+
+    def add(self, late: Late) -> None:
+        """Leave `late` to whoever may ask it, such as `RunContext.state`."""
+
+
 class Content:
     """Turns each kind of content into a `Late`. One for each client, with its hash key."""
 

@@ -47,7 +47,8 @@ class Guard:
         self.tell = _teller(on_signal)
         self.limits = _checked(limits)
         speaking = [d for d in DETECTORS if d.monotone and self._says(d)]
-        types = dict.fromkeys(event_type for d in speaking for event_type in d.fires_on)
+        # a call's arguments are evidence of what its answer shows, so they are compared in any case
+        types = dict.fromkeys(("tool.called", *(event_type for d in speaking for event_type in d.fires_on)))
         self.watched: Watched = {
             t: tuple((d, self.limits[d.name].thresholds) for d in speaking if t in d.fires_on) for t in types
         }

@@ -450,6 +450,26 @@ def test_events_that_nothing_fires_on_do_not_pile_up() -> None:
         assert run._guard._state.event_count > 900
 
 
+def test_without_an_output_nothing_is_kept_or_hashed_for_one() -> None:
+    dt = Dunetrace(None, on_signal="raise")
+    with dt.run("agent") as run:
+        for number in range(100):
+            run.tool_called("write", f"{number} " + "x" * 9_000)
+        kept = [late for record in run._history for late in record.late if late.chars > 9_000]
+    assert len(kept) == 100
+    assert {late._made for late in kept} == {None}
+    assert not dt._recorder.content._backlog._large
+
+
+def test_what_is_switched_off_leaves_the_evidence_of_others_whole() -> None:
+    told: list[DunetraceSignal] = []
+    limits = {"tool_loop": {"enabled": False}, "tool_thrashing": {"enabled": False}}
+    with Dunetrace(None, on_signal=told.append, limits=limits).run("agent") as run:
+        for number in range(3):
+            ask(run, {"n": number}, None, success=False, error="no")
+    assert [s.evidence["same_arguments"] for s in told] == [False]
+
+
 def test_a_signal_survives_pickling() -> None:
     with pytest.raises(DunetraceSignal) as told, Dunetrace(None, on_signal="raise").run("agent") as run:
         for _ in range(3):
