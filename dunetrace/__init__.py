@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from dunetrace.sdk.client import VERSION as __version__  # noqa: N811 - the name packages have
     from dunetrace.sdk.client import Dunetrace, DunetraceClient
     from dunetrace.sdk.context import RunContext, get_current_run
+    from dunetrace.sdk.signal import DunetraceSignal
 
-__all__ = ["Dunetrace", "DunetraceClient", "RunContext", "__version__", "get_current_run"]
+__all__ = ["Dunetrace", "DunetraceClient", "DunetraceSignal", "RunContext", "__version__", "get_current_run"]
 
 _HOMES = {
     "Dunetrace": ("dunetrace.sdk.client", "Dunetrace"),
     "DunetraceClient": ("dunetrace.sdk.client", "DunetraceClient"),
+    "DunetraceSignal": ("dunetrace.sdk.signal", "DunetraceSignal"),
     "RunContext": ("dunetrace.sdk.context", "RunContext"),
     "__version__": ("dunetrace.sdk.client", "VERSION"),
     "get_current_run": ("dunetrace.sdk.context", "get_current_run"),

@@ -66,12 +66,11 @@ class Call:
 class OpenCalls:
     """The calls of one kind that nothing has answered yet."""
 
-    __slots__ = ("_by_id", "_by_name", "_by_number", "_last_answered")
+    __slots__ = ("_by_id", "_by_number", "_last_answered")
 
     def __init__(self) -> None:
         self._by_number: dict[int, Call] = {}
         self._by_id: dict[int | str, Call] = {}
-        self._by_name: dict[str, dict[int, Call]] = {}
         self._last_answered = 0
 
     def __len__(self) -> int:
@@ -83,7 +82,6 @@ class OpenCalls:
         self._by_number[call.number] = call
         if call.call_id is not None:
             self._by_id[call.call_id] = call
-        self._by_name.setdefault(call.name, {})[call.number] = call
 
     def answer(self, call_id: int | str | None, name: str, step_index: int) -> Call | None:
         """Close and return the call a response belongs to; None when there is none."""
@@ -100,9 +98,10 @@ class OpenCalls:
         return not call.answered and (call.number < self._last_answered or call.number not in self._by_number)
 
     def _find(self, call_id: int | str | None, name: str, step_index: int) -> Call | None:
-        candidates = self._by_name.get(name, {}) if name else self._by_number
         latest: Call | None = None
-        for call in reversed(candidates.values()):
+        for call in reversed(self._by_number.values()):
+            if name and call.name != name:
+                continue
             if call_id is not None and call.call_id is not None:
                 continue  # both are numbered, and the numbers differ: another call's answer
             if name or call.step_index == step_index:
@@ -114,7 +113,3 @@ class OpenCalls:
         del self._by_number[call.number]
         if call.call_id is not None and self._by_id.get(call.call_id) is call:
             del self._by_id[call.call_id]
-        named = self._by_name[call.name]
-        del named[call.number]
-        if not named:
-            del self._by_name[call.name]

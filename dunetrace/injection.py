@@ -313,6 +313,10 @@ _RULES = (
         r" (?:\w{1,12} ){0,2}?" + _LIMIT,
     ),
 )
+_PHRASES: dict[bytes, list[tuple[str, int]]] = {}  # by their first word, each with its rule's place
+for _place, _one in enumerate(_RULES):
+    for (_word,), _phrase in _one.phrases:
+        _PHRASES.setdefault(_word, []).append((_phrase, _place))
 PATTERN_LABELS = frozenset(rule.label for rule in _RULES)
 
 _INVISIBLE = re.compile(
@@ -327,7 +331,8 @@ def scan(text: str) -> InjectionScan | None:
     plain = _plain(f"{text[:_HALF_CHARS]} . {text[-_HALF_CHARS:]}" if truncated else text)
     words = set(_words(plain))
     weights: dict[str, int] = {}
-    for rule in _RULES:
+    places = {place for word in words & _PHRASES.keys() for phrase, place in _PHRASES[word] if phrase in plain}
+    for rule in (_RULES[place] for place in sorted(places)):
         if rule.label not in weights and _matches(rule, plain, words):
             weights[rule.label] = rule.weight
             if len(weights) == _MOST_COUNTED:

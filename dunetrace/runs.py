@@ -25,6 +25,7 @@ from dunetrace.views.stretches import StretchView
 MAX_STEPS = 2_000  # the last initiating events kept one by one
 MAX_COUNT = 1_000_000_000  # the most one event may add to a total: sums stay within 64 bits
 MAX_PATTERNS = 10
+_LLM, _TOOL, _RETRIEVAL = CALL_KINDS
 
 
 class Injection(NamedTuple):
@@ -190,7 +191,8 @@ class RunState:
         call = self._open[kind].answer(payload.get("call_id"), name, event.step_index)
         if call is not None:
             elapsed_ms = (event.timestamp - call.timestamp) * 1000
-            call.duration_ms = max(0.0, elapsed_ms, float(_count(payload.get("latency_ms"))))
+            reported_ms = _count(payload.get("latency_ms"))
+            call.duration_ms = elapsed_ms if elapsed_ms > reported_ms else float(reported_ms)
             call.failed = payload.get("success") is False
             self.durations.answered(call)
         return call
@@ -200,13 +202,13 @@ class RunState:
         self.llm_calls += 1
         self.model = self.model or payload.get("model") or ""
         self.stretches.now.llm_called(event.step_index, self.total_tokens, self.llm_ms)
-        call = self._call(CallKind.LLM, "", event)
+        call = self._call(_LLM, "", event)
         call.spent = self.spending.on(payload.get("model") or self.model)
         self._prompted(call, call.spent, payload)
 
     def _llm_responded(self, event: Event) -> None:
         payload = event.payload
-        call = self._answer(CallKind.LLM, "", event)
+        call = self._answer(_LLM, "", event)
         completion_tokens = _count(payload.get("completion_tokens"))
         finish_reason = payload.get("finish_reason") or ""
         spent = call.spent if call is not None and call.spent is not None else self.spending.on(self.model)
@@ -252,7 +254,7 @@ class RunState:
     def _tool_called(self, event: Event) -> None:
         payload = event.payload
         self.tool_calls += 1
-        call = self._call(CallKind.TOOL, payload.get("tool_name") or "", event)
+        call = self._call(_TOOL, payload.get("tool_name") or "", event)
         if self.first_tool_step is None:
             self.first_tool_step = call.number
         call.args_hash = payload.get("args_hash") or ""
@@ -262,7 +264,7 @@ class RunState:
 
     def _tool_responded(self, event: Event) -> None:
         payload = event.payload
-        call = self._answer(CallKind.TOOL, payload.get("tool_name") or "", event)
+        call = self._answer(_TOOL, payload.get("tool_name") or "", event)
         if call is not None:
             self.loops.answered(
                 call,
@@ -279,12 +281,12 @@ class RunState:
 
     def _retrieval_called(self, event: Event) -> None:
         self.retrieval_calls += 1
-        self._call(CallKind.RETRIEVAL, event.payload.get("index_name") or "", event)
+        self._call(_RETRIEVAL, event.payload.get("index_name") or "", event)
         self.stretches.now.acted(event.step_index)
 
     def _retrieval_responded(self, event: Event) -> None:
         payload = event.payload
-        call = self._answer(CallKind.RETRIEVAL, payload.get("index_name") or "", event)
+        call = self._answer(_RETRIEVAL, payload.get("index_name") or "", event)
         if call is not None:
             self.retrievals.answered(call, self.event_count, payload.get("result_count"), payload.get("top_score"))
 
@@ -300,6 +302,10 @@ class RunState:
 
 def _count(value: Any) -> int:
     """A payload's number as a count within 0..MAX_COUNT; what is missing counts 0."""
+    if value is None:
+        return 0
+    if type(value) is int and 0 <= value <= MAX_COUNT:
+        return value
     if isinstance(value, (int, float)) and value > 0:
         return int(min(value, MAX_COUNT))
     return 0

@@ -120,6 +120,7 @@ DETECTOR = Detector(
     failure_type=FailureType.CASCADING_TOOL_FAILURE,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("tool.responded",),
     thresholds=CascadingToolFailureThresholds,
     evidence=CascadingToolFailureEvidence,
     detect=detect,

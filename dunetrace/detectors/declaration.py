@@ -93,6 +93,7 @@ class Detector(Generic[AnyThresholds]):
     """One failure type's detector. `severity` is the highest it gives.
 
     `monotone`: what it found cannot be taken back by later events, so it may speak while the run is still going on.
+    `fires_on`: the event types after which a run that goes on may show something new to a monotone one; for the guard.
     `yields_to`: failures that look like this one as well; where a run has one of them, this one is not said again.
     `look_at`: when a run that goes on is worth another look even if nothing more is heard of it, as the server's time.
     `words` has one entry for each value of the evidence's `kind`, or the single key "" where there is no `kind`.
@@ -106,6 +107,7 @@ class Detector(Generic[AnyThresholds]):
     evidence: type[Evidence]
     detect: Callable[[RunState, AnyThresholds], Finding | None]
     words: Mapping[str, Words]
+    fires_on: tuple[str, ...] = ()
     yields_to: tuple[FailureType, ...] = ()
     look_at: Callable[[RunState, AnyThresholds], float | None] | None = None
     name: str = field(init=False)
@@ -133,6 +135,8 @@ class Detector(Generic[AnyThresholds]):
                 return f"threshold {entry.name} must be made by limit(), with unit, bounds and source"
         if not fields(self.evidence):
             return "evidence has no field"
+        if self.monotone is not bool(self.fires_on):
+            return "fires_on must name event types where it is monotone, and none where it is not"
         if not self.words:
             return "words are missing"
         return next(filter(None, (self._fault_of_words(words) for words in self.words.values())), None)

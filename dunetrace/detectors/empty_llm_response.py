@@ -103,6 +103,7 @@ DETECTOR = Detector(
     failure_type=FailureType.EMPTY_LLM_RESPONSE,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("llm.responded",),
     thresholds=Thresholds,
     evidence=EmptyLlmResponseEvidence,
     detect=detect,

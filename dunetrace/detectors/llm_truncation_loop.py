@@ -63,6 +63,7 @@ DETECTOR = Detector(
     failure_type=FailureType.LLM_TRUNCATION_LOOP,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("llm.responded",),
     thresholds=LlmTruncationLoopThresholds,
     evidence=LlmTruncationLoopEvidence,
     detect=detect,

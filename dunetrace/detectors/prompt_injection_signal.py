@@ -51,6 +51,7 @@ DETECTOR = Detector(
     failure_type=FailureType.PROMPT_INJECTION_SIGNAL,
     severity=Severity.CRITICAL,
     monotone=True,
+    fires_on=("run.started", "user.message"),
     thresholds=Thresholds,
     evidence=PromptInjectionEvidence,
     detect=detect,

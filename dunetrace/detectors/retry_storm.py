@@ -126,6 +126,7 @@ DETECTOR = Detector(
     failure_type=FailureType.RETRY_STORM,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("tool.responded",),
     thresholds=RetryStormThresholds,
     evidence=RetryStormEvidence,
     detect=detect,

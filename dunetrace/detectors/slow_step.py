@@ -21,6 +21,7 @@ from dunetrace.runs import RunState
 from dunetrace.signals import FailureType, Finding, Severity
 
 HIGH_RATIO = 5.0
+_LLM = CallKind.LLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ def detect(run: RunState, limits: SlowStepThresholds) -> Finding | None:
     timed: list[tuple[float, float, Call]] = []  # ratio, ms and call of what is furthest over the limit, by kind
     beyond_ms: list[float] = []
     for kind, durations in run.durations.by_kind.items():
-        longest, limit_ms = durations.longest_ms, _limit_ms(kind, limits)
-        if durations.slowest is not None and longest[-1] > limit_ms:
+        longest = durations.longest_ms
+        if durations.slowest is not None and longest[-1] > (limit_ms := _limit_ms(kind, limits)):
             beyond_ms += [ms - limit_ms for ms in longest[bisect_right(longest, limit_ms) :]]
             timed.append((longest[-1] / limit_ms, longest[-1], durations.slowest))
     open_call = run.hanging
@@ -92,7 +93,7 @@ def look_at(run: RunState, limits: SlowStepThresholds) -> float | None:
 
 
 def _limit_ms(kind: CallKind, limits: SlowStepThresholds) -> int:
-    return limits.llm_ms if kind is CallKind.LLM else limits.tool_ms
+    return limits.llm_ms if kind is _LLM else limits.tool_ms
 
 
 _TIMEOUT = '''\
@@ -196,6 +197,7 @@ DETECTOR = Detector(
     failure_type=FailureType.SLOW_STEP,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("llm.responded", "tool.responded", "retrieval.responded"),
     thresholds=SlowStepThresholds,
     evidence=SlowStepEvidence,
     detect=detect,

@@ -63,24 +63,26 @@ _Candidate = tuple[Cluster | None, float, float]
 
 def detect(run: RunState, limits: ToolLoopThresholds) -> Finding | None:
     loops, size, window = run.loops, limits.threshold, limits.window
-    equal, masked = (repeats.worst(size, window) for repeats in (loops.equal, loops.shapes))
+    if not loops.repeating:
+        return None
+    equal, masked = loops.equal.worst(size, window), loops.shapes.worst(size, window)
     if equal is not None or masked is not None:
         return _surest("equal", Severity.HIGH, limits, (equal, 0.85, 0.99), (masked, 0.7, 0.99))
     pair, name = loops.pairs.worst(2, window), loops.names.worst(size, window)
+    if pair is None and name is None:
+        return None
     return _surest("weak", Severity.MEDIUM, limits, (pair, 0.5, 0.6), (name, 0.5, 0.6))
 
 
 def _surest(
     kind: Literal["equal", "weak"], severity: Severity, limits: ToolLoopThresholds, *found: _Candidate
-) -> Finding | None:
+) -> Finding:
     """The finding for the cluster one can be surest of, each given with its least and most confidence."""
     rated = [
         (confidence(cluster.repeat.count / limits.threshold, least, most), cluster)
         for cluster, least, most in found
         if cluster is not None
     ]
-    if not rated:
-        return None
     sure, (repeat, step_index) = max(rated, key=lambda entry: entry[0])
     evidence = ToolLoopEvidence(
         kind=kind,
@@ -157,6 +159,7 @@ DETECTOR = Detector(
     failure_type=FailureType.TOOL_LOOP,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("tool.called", "tool.responded"),
     thresholds=ToolLoopThresholds,
     evidence=ToolLoopEvidence,
     detect=detect,

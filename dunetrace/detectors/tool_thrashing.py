@@ -67,6 +67,7 @@ DETECTOR = Detector(
     failure_type=FailureType.TOOL_THRASHING,
     severity=Severity.HIGH,
     monotone=True,
+    fires_on=("tool.called", "tool.responded"),
     thresholds=ToolThrashingThresholds,
     evidence=ToolThrashingEvidence,
     detect=detect,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final, Literal
 from weakref import finalize
 
 from dunetrace.hashing import Hasher
 from dunetrace.sdk import lifecycle, plain, settings
-from dunetrace.sdk.content import Backlog, Content
+from dunetrace.sdk.content import Backlog, Content, Unawaited
 from dunetrace.sdk.context import Recorder, RunPlan, numbers
 from dunetrace.sdk.outputs import NdjsonOutput, Output
 from dunetrace.sdk.posting import HttpOutput
@@ -17,6 +17,10 @@ from dunetrace.sdk.quiet import quiet
 from dunetrace.sdk.scope import RunScope
 from dunetrace.sdk.settings import UNSET, Unset
 from dunetrace.sdk.shipper import Shipper
+
+if TYPE_CHECKING:
+    from dunetrace.sdk.guard import Guard
+    from dunetrace.sdk.signal import DunetraceSignal
 
 VERSION: Final = "1.0.0.dev0"
 _RETIRE_TIMEOUT_S = 60.0
@@ -29,6 +33,10 @@ class Dunetrace:
     ``DUNETRACE_HASH_KEY``); an argument given, None included, wins. `endpoint=None` sends nothing over HTTP.
     `buffer_size` is in events; `emit_as_json` also writes each event to stdout; `otel_exporter` is one more output;
     `hash_key` makes digests of short values impossible to look up. ``DUNETRACE_DISABLED=1`` switches everything off.
+
+    `on_signal` is the guard: what shows while a run goes on is told inside the agent, by a line on stderr ("warn"), by
+    raising `DunetraceSignal` out of the method that reported it ("raise"; from HIGH on), or to a function. `limits` are
+    its thresholds, as the ``default`` section of detectors.yml: ``{"tool_loop": {"threshold": 4}}``.
     """
 
     def __init__(
@@ -42,6 +50,8 @@ class Dunetrace:
         otel_exporter: object = None,
         debug: bool = False,
         hash_key: str | bytes | Unset | None = UNSET,
+        on_signal: Literal["warn", "raise"] | Callable[[DunetraceSignal], object] | None = None,
+        limits: Mapping[str, Mapping[str, object]] | None = None,
         **unknown: object,
     ) -> None:
         self._settings = settings.read(
@@ -59,11 +69,16 @@ class Dunetrace:
             lifecycle.debug(f"Dunetrace: unknown argument {keyword!r}", once=f"Dunetrace {keyword}")
         backlog = Backlog(self._settings.buffer_size)
         self._shippers = [self._shipper(output, backlog) for output in self._outputs(otel_exporter)]
+        if not self._shippers:
+            backlog = Unawaited(0)
+        guard = None if on_signal is None or self._settings.disabled else _guard(on_signal, limits)
+        hasher = Hasher(self._settings.hash_key)
         self._recorder = Recorder(
             rings=tuple(shipper.ring for shipper in self._shippers),
-            content=Content(Hasher(self._settings.hash_key), backlog),
+            content=Content(hasher, backlog) if guard is None else guard.content(hasher, backlog),
             version=f"dunetrace-python/{VERSION}",
             disabled=self._settings.disabled,
+            guard=guard,
         )
         # When neither the client nor a run of its is held any more, what it took is shipped and its threads end.
         finalize(self._recorder.content, _retire, self._shippers).atexit = False
@@ -144,6 +159,13 @@ class Dunetrace:
     def stats(self) -> dict[str, dict[str, int]]:
         """For each output (`http`, `ndjson`): events emitted, acknowledged, rejected, dropped, waiting; attempts."""
         return {s.output.name: s.ring.stats() | {"attempts": s.attempts} for s in self._shippers}
+
+
+def _guard(on_signal: object, limits: object) -> Guard:
+    lifecycle.load(("dunetrace.sdk.guard",))
+    from dunetrace.sdk.guard import Guard  # noqa: PLC0415 - with all detectors, only for those who ask
+
+    return Guard(on_signal, limits)
 
 
 def _retire(shippers: list[Shipper]) -> None:

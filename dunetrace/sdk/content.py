@@ -13,12 +13,12 @@ from itertools import islice
 from typing import Any
 
 from dunetrace.events import MAX_META_KEYS
-from dunetrace.hashing import Hasher, canonical_text, encode, measured_snapshot
+from dunetrace.hashing import Hasher, canonical_text, encode, masked, measured_snapshot
 from dunetrace.sdk import plain
 
 Entries = dict[str, Any]
 
-_LARGE_CHARS = 4096
+LARGE_CHARS = 4096
 _MOST_LARGE = 64  # large texts that may wait to be hashed at once,
 _MOST_LARGE_CHARS = 16 * 1024 * 1024  # and their characters; beyond that the agent's thread hashes its own
 
@@ -56,7 +56,7 @@ class Backlog:
 
     def add(self, late: Late) -> None:
         """Let `late` wait, or resolve it here and now when too much waits already."""
-        if late.chars < _LARGE_CHARS:
+        if late.chars < LARGE_CHARS:
             self._small.append(late)
         elif self._has_room(late.chars):
             self._large.append(late)
@@ -83,17 +83,25 @@ class Backlog:
         self._large.clear()
 
 
+class Unawaited(Backlog):
+    """The backlog of a client without outputs: nobody waits for a digest, so no text is kept or hashed for one."""
+
+    def add(self, late: Late) -> None:
+        """Leave `late` to whoever may ask it, such as `RunContext.state`."""
+
+
 class Content:
     """Turns each kind of content into a `Late`. One for each client, with its hash key."""
 
     def __init__(self, hasher: Hasher, backlog: Backlog) -> None:
         self._hasher = hasher
         self._backlog = backlog
+        self.late_type = Late
 
     def _late(self, entries: Callable[[Any], Entries], value: object) -> Late:
         # Text is kept as it is; anything else is copied now, because it may change right after.
         raw, chars = (value, len(value)) if type(value) is str else measured_snapshot(value)
-        late = Late(entries, raw, chars)
+        late = self.late_type(entries, raw, chars)
         self._backlog.add(late)
         return late
 
@@ -158,17 +166,18 @@ class Content:
 
     def _args(self, raw: Any) -> Entries:
         text = canonical_text(raw) if isinstance(raw, str) else encode(raw)
-        return {"args_hash": self._hasher.text(text), "args_shape_hash": self._hasher.shape(text)}
+        shape, digest = masked(text), self._hasher.text(text)
+        return {"args_hash": digest, "args_shape_hash": digest if shape is text else self._hasher.text(shape)}
 
     def _output(self, raw: Any) -> Entries:
-        text = _text_of(raw)
+        text = text_of(raw)
         return {"output_hash": self._hasher.text(text), "output_length": len(text)}
 
     def _query(self, raw: Any) -> Entries:
-        return {"query_hash": self._hasher.text(_text_of(raw))}
+        return {"query_hash": self._hasher.text(text_of(raw))}
 
     def _retrieved(self, raw: Any) -> Entries:
-        text = _text_of(raw)
+        text = text_of(raw)
         return {"content_hash": self._hasher.text(text), "content_length": len(text)}
 
     def _error(self, text: str) -> Entries:
@@ -181,10 +190,11 @@ class Content:
             if isinstance(value, bool | int | float):
                 meta[name] = value
             elif value is not None:
-                text = _text_of(value)
+                text = text_of(value)
                 meta |= {f"{name}_hash": self._hasher.text(text), f"{name}_length": len(text)}
         return {"meta": meta}
 
 
-def _text_of(raw: Any) -> str:
+def text_of(raw: Any) -> str:
+    """The text that is hashed of what was taken."""
     return raw if isinstance(raw, str) else encode(raw)

@@ -1,7 +1,7 @@
 """A run as the agent sees it: what it did is said here, one method for each kind of event.
 
 `RunContext` turns calls into records and pushes them into every output's ring. It is opened and ended by
-`scope.RunScope`. Nothing here raises, whatever it is given.
+`scope.RunScope`. Nothing here raises, whatever it is given, but a `DunetraceSignal` where the guard was asked to.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from dunetrace.sdk.pairing import OpenCall, OpenCalls
 from dunetrace.sdk.quiet import quiet
 from dunetrace.sdk.ring import Record, Ring, RunKey, Segment
 from dunetrace.sdk.settings import UNSET, Unset
+from dunetrace.sdk.signal import DunetraceSignal
 
 if TYPE_CHECKING:
     from dunetrace.runs import RunState
+    from dunetrace.sdk.guard import Guard
 
 HISTORY_EVENTS: Final = 2_000  # what `state` can still be folded from when it is asked for late
 numbers = count(1)  # one for each event of this process
@@ -44,6 +46,7 @@ class Recorder(NamedTuple):
     content: Content
     version: str
     disabled: bool
+    guard: Guard | None = None
 
 
 class RunPlan(NamedTuple):
@@ -76,6 +79,7 @@ class RunContext:
         self._recorder = recorder
         self._content = recorder.content
         self._segments = [Segment(ring) for ring in recorder.rings]
+        self._guard = None if recorder.guard is None else recorder.guard.watch(run_id)
         self._process_token = lifecycle.process.token
         self._steps = count(1)
         self._call_ids = count(1)
@@ -235,7 +239,11 @@ class RunContext:
             late.append(self._content.run_input(plan.user_input))
         if plan.task is not None:
             late.append(self._content.task(plan.task))
-        self._emit("run.started", 0, payload, tuple(late), edge="start")
+        try:
+            self._emit("run.started", 0, payload, tuple(late), edge="start")
+        except DunetraceSignal as signal:  # out of `with dt.run(...)` itself, so nobody else will end it
+            self.end(signal)
+            raise
 
     @quiet(fallback=None)
     def end(self, error: BaseException | None) -> None:
@@ -284,6 +292,8 @@ class RunContext:
         self._history.append(record)
         for segment in self._segments:
             segment.push(record)
+        if self._guard is not None:
+            self._guard.saw(record)
 
 
 def _uuid4() -> str:

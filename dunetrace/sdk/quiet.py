@@ -1,4 +1,7 @@
-"""The wall between the SDK's faults and the agent: a public method that fails says so in a debug line and goes on."""
+"""The wall between the SDK's faults and the agent: a public method that fails says so in a debug line and goes on.
+
+Only the guard's `DunetraceSignal` passes it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from dunetrace.sdk import lifecycle
+from dunetrace.sdk.signal import DunetraceSignal
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,6 +28,8 @@ def quiet(fallback: R) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def quietly(*args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 return function(*args, **kwargs)
+            except DunetraceSignal:
+                raise  # the guard's word, which was asked for
             except Exception as error:
                 unknown = () if takes_any else kwargs.keys() - known
                 if not unknown:

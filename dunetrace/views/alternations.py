@@ -108,9 +108,9 @@ class AlternationView:
         self._note()
 
     def _note(self) -> None:
-        held = self.longest.length if self.longest is not None else MIN_WINDOW - 1
-        if self._now.stale and self._now.length > held:
-            self.longest = self._now
+        now = self._now
+        if now.stale and now.length > (MIN_WINDOW - 1 if self.longest is None else self.longest.length):
+            self.longest = now
 
     @property
     def entries(self) -> int:

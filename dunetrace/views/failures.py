@@ -79,6 +79,8 @@ class FailureView:
 
     def longest_mixed(self, row_below: int, *, with_open: bool) -> Failures | None:
         """The longest streak across two tools or more in which none failed `row_below` times in a row."""
+        if not (self._closed or with_open):
+            return None
         streaks = [*self._closed.values(), self.now] if with_open else [*self._closed.values()]
         found = [s for s in streaks if s is not None and len(s.tools) > 1 and s.longest_row < row_below]
         return max(found, key=lambda streak: streak.count, default=None)

@@ -31,8 +31,8 @@ class Repeat:
         self.outcome = outcome
         self.first_step = self.last_step = call.step_index
         self.first_number = self.last_number = call.tool_number
-        self.live = self.count = 0
-        self.numbers: list[int] = []  # of the last MAX_REPEATS calls; a deque would take ten times the bytes
+        self.live = self.count = 1
+        self.numbers = [call.tool_number]  # of the last MAX_REPEATS calls; a deque would take ten times the bytes
         self.tokens_seen = tokens
         self.wasted_tokens = 0
         self.wasted_ms = 0.0
@@ -100,11 +100,13 @@ class Repeats:
         oldest = call.tool_number - MAX_WINDOW
         if repeat is None or not repeat.live or repeat.last_number <= oldest or repeat.outcome != outcome:
             repeat = Repeat(call, tokens, outcome)
+        else:
+            repeat.extend(call, tokens)
+            self._note_clusters(repeat, call, max(since, oldest + 1))
         self._by_key[key] = repeat
-        while next(iter(self._by_key.values())).last_number <= oldest:
-            self._by_key.popitem(last=False)
-        repeat.extend(call, tokens)
-        self._note_clusters(repeat, call, max(since, oldest + 1))
+        if oldest > 0:
+            while next(iter(self._by_key.values())).last_number <= oldest:
+                self._by_key.popitem(last=False)
         return repeat
 
     def _note_clusters(self, repeat: Repeat, call: Call, since: int) -> None:
@@ -181,7 +183,8 @@ class LoopView:
         if call.failed or call.tool_number <= max(self._turned_at, self._tool_number - MAX_WINDOW):
             return
         outcome = output_hash or (str(output_length) if output_length else "")
-        if call.shape_hash and outcome:
+        # where nothing was masked, `equal` has it already
+        if call.shape_hash and outcome and call.shape_hash != call.args_hash:
             self.shapes.add((call.name, call.shape_hash), call, tokens, outcome=outcome).finished(call)
         if output_hash:
             since = self._progress
@@ -206,6 +209,11 @@ class LoopView:
         self._seen.clear()
         self._last_name = self._name_before = ""
         self._turned_at = self._tool_number
+
+    @property
+    def repeating(self) -> bool:
+        """Whether anything was ever repeated, whatever the window: most runs have nothing to look at."""
+        return bool(self.equal.clusters or self.names.clusters or self.shapes.clusters or self.pairs.clusters)
 
     @property
     def entries(self) -> int:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dunetrace.hashing import Hasher, agent_version, canonical, canonical_text, snapshot
+from dunetrace.hashing import _VOLATILE, Hasher, agent_version, canonical, canonical_text, masked, snapshot
 
 
 def sha(data: bytes) -> str:
@@ -51,6 +51,20 @@ def test_any_text_has_a_digest_and_a_shape(text: str, key: bytes | None) -> None
 )
 def test_shapes_are_equal_where_only_an_id_differs(one: str, other: str) -> None:
     assert Hasher().shape(one) == Hasher().shape(other) != Hasher().text(one)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["/tmp/x", "tmp", "/var/folders/ab", "\\Temp\\q", "\\tmp\\a", "/private/var/tmp/z", "deadbeef",
+             "0xDEADBEEF", "12345", "123456", "2024-01-02T03:04", "2024-01-02", "é", "\ud800",
+             "empty", "folder", " ", "-", "F"]
+        ) | st.text("0123456789abcdefTtempxX/\\ -:", max_size=12),
+        max_size=5,
+    ).map("".join)
+)  # fmt: skip
+def test_no_text_is_taken_for_one_without_ids(text: str) -> None:
+    assert masked(text) == _VOLATILE.sub("<id>", text)
 
 
 @pytest.mark.parametrize(

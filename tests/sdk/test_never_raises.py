@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dunetrace import Dunetrace
+from dunetrace import Dunetrace, DunetraceSignal
 from dunetrace.sdk.outputs import Outcome, Parcel, Verdict, written
 from dunetrace.sdk.posting import _wire
 from dunetrace.sdk.ring import Taken
@@ -108,12 +108,13 @@ class Collecting:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(agent_id=values, start=starts, said=st.lists(calls, max_size=4))
+@given(agent_id=values, start=starts, said=st.lists(calls, max_size=4), guarded=st.booleans())
 def test_any_argument_of_any_method(
-    agent_id: object, start: dict[str, Any], said: list[tuple[str, list[Any], dict[str, Any]]]
+    agent_id: object, start: dict[str, Any], said: list[tuple[str, list[Any], dict[str, Any]]], guarded: bool
 ) -> None:
     output = Collecting()
-    dt = Dunetrace(None, otel_exporter=output, flush_interval_ms=5)
+    told: list[DunetraceSignal] = []
+    dt = Dunetrace(None, otel_exporter=output, flush_interval_ms=5, on_signal=told.append if guarded else None)
     with dt.run(agent_id, **start) as run:
         for name, positional, keywords in said:
             getattr(run, name)(*positional, **keywords)
@@ -125,6 +126,15 @@ def test_any_argument_of_any_method(
         assert 1 <= len(event["run_id"]) <= 256
         assert 1 <= len(event["agent_id"]) <= 256
     assert run.state.terminal == "run.completed"
+
+
+@settings(max_examples=25, deadline=None)
+@given(on_signal=values, limits=values)
+def test_any_argument_of_the_guard(on_signal: object, limits: Any) -> None:
+    with Dunetrace(None, on_signal=on_signal, limits=limits).run("agent") as run:
+        for _ in range(3):
+            run.tool_called("search", 1)
+    assert (run.exit_reason, run.step) == ("completed", 3)
 
 
 @pytest.mark.parametrize("method", ["flush", "shutdown", "mark_deploy"])
