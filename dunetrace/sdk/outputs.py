@@ -107,8 +107,9 @@ class NdjsonOutput:
     def attempt(self, parcel: Parcel, timeout_s: float) -> Outcome:  # noqa: ARG002 - a write to stdout has no timeout
         """Write to what is stdout now. A closed stdout loses the lines and is said once."""
         try:
-            sys.stdout.write(parcel.body.decode())
-            sys.stdout.flush()
+            with lifecycle.unforked():  # a child would write what is buffered again
+                sys.stdout.write(parcel.body.decode())
+                sys.stdout.flush()
         except (OSError, ValueError, AttributeError) as error:
             lifecycle.warn_once("stdout", f"events cannot be written to stdout ({type(error).__name__}); they are lost")
             return Outcome(Verdict.REFUSED)

@@ -26,9 +26,11 @@ class Answer(NamedTuple):
     status: int = 202
     headers: dict[str, str] = {}  # noqa: RUF012
     body: dict[str, Any] | None = None
+    between: Callable[[], object] = lambda: None  # called after the head, before the body
 
 
-RESET = Answer(-1)
+RESET = Answer(-1)  # instead of an answer
+CUT = Answer(202)  # taken, and reset before the body
 
 
 class Sink(ThreadingHTTPServer):
@@ -64,6 +66,18 @@ class Sink(ThreadingHTTPServer):
         return [r for r in self.requests if r.path == "/v1/ingest" and 200 <= r.status < 300]
 
     @property
+    def stored(self) -> list[dict[str, Any]]:
+        """The events of what was accepted, a batch that was sent again counted once, as the server does."""
+        unique = {(batch.headers["idempotency-key"], batch.body): batch for batch in self.batches()}
+        return [event for batch in unique.values() for event in batch.json()["events"]]
+
+    @property
+    def reported_lost(self) -> int:
+        """What senders said they lost, counted in the same way."""
+        unique = {(batch.headers["idempotency-key"], batch.body): batch for batch in self.batches()}
+        return sum(batch.json().get("dropped_events", 0) for batch in unique.values())
+
+    @property
     def accepted(self) -> list[dict[str, Any]]:
         return [event for batch in self.batches() for event in batch.json()["events"]]
 
@@ -88,9 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.path, {k.lower(): v for k, v in self.headers.items()}, body, answer.status)
         self.server.take(request)
         if answer is RESET:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-            self.close_connection = True
+            self._reset()
             return
         reply = json.dumps({"accepted": 0} if answer.body is None else answer.body).encode()
         self.send_response(answer.status)
@@ -101,7 +113,16 @@ class _Handler(BaseHTTPRequestHandler):
         }.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply)
+        answer.between()
+        if answer is CUT:
+            self._reset()
+        else:
+            self.wfile.write(reply)
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
