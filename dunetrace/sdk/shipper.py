@@ -140,7 +140,7 @@ class Shipper:
         """In a forked child: no events, no thread, no connection; the parent keeps its own."""
         self.ring.reset()
         self._backlog.clear()
-        self.output.reset()
+        self._let_go()
         self._begin()
 
     def _lost(self) -> int:
@@ -170,7 +170,13 @@ class Shipper:
         self._calls.clear()
         self._listen(0)
         self._answer_flushes()
-        self.output.reset()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        try:
+            self.output.reset()
+        except Exception as error:
+            lifecycle.debug(f"{self.output.name}: {type(error).__name__} while letting go")
 
     def _listen(self, timeout_s: float) -> None:
         """Wait for a message, then read all of them."""

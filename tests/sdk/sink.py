@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -39,8 +40,11 @@ class Sink(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, port: int = 0, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), _Handler)
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.answer: Callable[[str, bytes], Answer] = lambda path, body: Answer()
         self.requests: list[Request] = []
         self.connections: list[socket.socket] = []
@@ -129,8 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_sink(port: int = 0) -> Iterator[Sink]:
-    sink = Sink(port)
+def running_sink(
+    port: int = 0, *, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
+) -> Iterator[Sink]:
+    sink = Sink(port, host, context)
     thread = threading.Thread(target=sink.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ import pytest
 from dunetrace import Dunetrace
 from tests.harness.invariants import rows
 from tests.harness.server import Server
-from tests.sdk.programs.running import environment, program, running
+from tests.sdk.programs.running import program, running
 from tests.sdk.programs.work import EVENTS, one_run, whole_runs
 from tests.sdk.sink import Answer, Sink
 
@@ -85,27 +84,12 @@ def test_forks_in_the_middle_of_everything(sink: Sink, outputs: str, forks: int)
         assert len(lines) == len(set(lines)) == len(events)
 
 
-FORK_WHILE_AN_ANSWER_STALLS = """
-import os, sys
-from dunetrace import Dunetrace
-from tests.sdk.programs.work import one_run
-dt = Dunetrace(sys.argv[1], flush_interval_ms=5)
-one_run(dt, "parent")
-sys.stdout.write("go\\n"); sys.stdout.flush()
-sys.stdin.readline()  # until the answer's head is there and its body is not
-pid = os.fork()
-if pid == 0:
-    one_run(dt, "child")
-    sys.exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-"""
-
-
-def test_a_fork_while_the_drain_thread_reads_an_answer(sink: Sink) -> None:
-    stalled, childs_arrived = threading.Event(), threading.Event()
+def test_a_fork_while_the_drain_thread_reads_an_answer(sink: Sink, tmp_path: Path) -> None:
+    """The head of the parent's answer is there, its body comes only after the child's events."""
+    stalled, childs_arrived = tmp_path / "stalled", threading.Event()
 
     def stall() -> None:
-        stalled.set()
+        stalled.touch()
         childs_arrived.wait(20)
 
     def answer(path: str, body: bytes) -> Answer:
@@ -115,13 +99,8 @@ def test_a_fork_while_the_drain_thread_reads_an_answer(sink: Sink) -> None:
         return Answer(between=stall)
 
     sink.answer = answer
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", FORK_WHILE_AN_ANSWER_STALLS, sink.url],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
-    ) as process:  # fmt: skip
-        assert stalled.wait(20)
-        _, err = process.communicate("\n", timeout=30)
-        assert (process.returncode, err) == (0, "")
+    done = program("stalled", sink.url, stalled)
+    assert (done.returncode, done.stderr) == (0, "")
     assert childs_arrived.is_set()
     assert len(whole_runs(sink.accepted)) == 2
 

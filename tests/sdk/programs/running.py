@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,12 +40,20 @@ def running(log: Path, *command: str, **env: str) -> Iterator[subprocess.Popen[b
 
 
 def program(name: str, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run one to its end. TimeoutExpired when it hangs."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", PROGRAMS / f"{name}.py", *map(str, arguments)],
-        capture_output=True,
+    """Run one to its end. TimeoutExpired when it hangs; its children go with it."""
+    command = [sys.executable, "-W", "error", str(PROGRAMS / f"{name}.py"), *map(str, arguments)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=TIMEOUT_S,
-        check=False,
         env=environment(**env),
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=TIMEOUT_S)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
