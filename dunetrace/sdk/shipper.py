@@ -25,7 +25,7 @@ _MOST_CALLS = 100  # parcels that carry no events, such as deploy marks
 
 
 class _Flush:
-    """Somebody waits, until `deadline` (monotonic seconds), for every event numbered up to `up_to` to be answered for."""
+    """Somebody waits until `deadline` (monotonic seconds) for every event numbered up to `up_to` to be answered for."""
 
     def __init__(self, up_to: int, deadline: float) -> None:
         self.up_to = up_to

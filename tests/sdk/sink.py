@@ -133,9 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_sink(
-    port: int = 0, *, host: str = "127.0.0.1", context: ssl.SSLContext | None = None
-) -> Iterator[Sink]:
+def running_sink(port: int = 0, *, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> Iterator[Sink]:
     sink = Sink(port, host, context)
     thread = threading.Thread(target=sink.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

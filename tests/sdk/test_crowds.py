@@ -39,7 +39,7 @@ def test_threads(client: Make, sink: Sink, threads: int, runs: int) -> None:
 
 
 async def one_run(dt: Dunetrace, pause: Callable[[float], object]) -> None:
-    """As `work.one_run`, giving way to the other tasks at each step, and with a look at which run is the current one."""
+    """As `work.one_run`, giving way to the other tasks at each step, with a look at which run is the current one."""
     async with dt.run("agent") as run:
         for _ in range(CALLS):
             await pause(0)  # type: ignore[misc]

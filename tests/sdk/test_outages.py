@@ -130,9 +130,7 @@ def test_an_endpoint_may_have_a_path(client: Make, sink: Sink) -> None:
     assert {request.path for request in sink.requests} == {"/traces/of/agents/v1/ingest"}
 
 
-def test_a_proxy_in_the_environment_is_not_used(
-    client: Make, sink: Sink, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_in_the_environment_is_not_used(client: Make, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     dt = client()

@@ -1,4 +1,4 @@
-"""Starts the programs of this room: with this checkout importable, warnings as errors, and no setting of the caller's."""
+"""Starts the programs of this room: this checkout importable, warnings as errors, no setting of the caller's."""
 
 from __future__ import annotations
 

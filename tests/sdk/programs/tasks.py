@@ -1,4 +1,4 @@
-"""A Celery application whose broker is a directory, DIRECTORY; run as a program it sends as many tasks as it is told."""
+"""A Celery application whose broker is a directory, DIRECTORY; run as a program it sends that many tasks."""
 
 from __future__ import annotations
 
