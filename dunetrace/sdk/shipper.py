@@ -110,7 +110,7 @@ class Shipper:
         flush = _Flush(up_to, time.monotonic() + timeout_s)
         self._inbox.put(flush)
         self.hint()
-        return flush.done.wait(timeout_s) and flush.acknowledged
+        return flush.done.wait(min(timeout_s, threading.TIMEOUT_MAX)) and flush.acknowledged
 
     def begin_stop(self, deadline: float, *, patient: bool) -> None:
         """Let the thread ship what waits and end."""
@@ -130,7 +130,7 @@ class Shipper:
         """Wait for the end of the thread. Whatever it has not shipped by then is lost."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(max(0.0, deadline - time.monotonic()) + 0.05)
+            thread.join(min(max(0.0, deadline - time.monotonic()) + 0.05, threading.TIMEOUT_MAX))
             if thread.is_alive():
                 self.ring.closed = True
                 return False

@@ -98,6 +98,16 @@ def test_flush_after_the_end_says_so_at_once(client: Make, sink: Sink) -> None:
     assert dt.flush(3_600) is False
 
 
+def test_one_may_wait_for_ever(client: Make, sink: Sink) -> None:
+    sink.answer = lambda path, body: Answer(503, {"Retry-After": "0.01"}) if len(sink.requests) < 3 else Answer()
+    dt = client()
+    one_run(dt)
+    assert dt.flush(float("inf"))
+    one_run(dt)
+    assert dt.shutdown(float("inf"))
+    assert len(whole_runs(sink.accepted)) == 2
+
+
 class Broken:
     """Somebody's output that breaks its promise and raises."""
 
