@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from dunetrace.sdk import lifecycle
 from dunetrace.sdk.ring import Taken
@@ -66,6 +66,14 @@ class Output(Protocol):
 
     def reset(self) -> None:
         """Let go of every connection: this is the end, or a forked child and they are the parent's."""
+
+
+def is_output(value: object) -> TypeGuard[Output]:
+    """Whether a shipper can work with `value`, whatever it is."""
+    try:
+        return isinstance(value, Output) and min(int(value.batch_size), int(value.largest_batch)) > 0
+    except Exception:
+        return False
 
 
 def written(taken: list[Taken], line: Callable[[Taken], dict[str, Any]]) -> tuple[list[str], list[Taken], list[Taken]]:
