@@ -56,8 +56,18 @@ def test_a_daemon_thread_may_go_on_while_the_process_ends(sink: Sink) -> None:
     assert len({event["event_id"] for event in sink.accepted}) == len(sink.accepted)
 
 
-def test_an_end_does_not_hang_on_a_server_that_does_not_answer() -> None:
+def test_a_stop_does_not_hang_on_a_server_that_does_not_answer(client: Make) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:  # the kernel takes connections, nobody reads
+        dt = client(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        one_run(dt)
+        assert dt.shutdown(0.3) is False
+        counts = dt.stats()["http"]
+    assert counts["emitted"] == counts["waiting"] + counts["dropped"] == EVENTS
+
+
+@pytest.mark.prove
+def test_an_end_does_not_hang_on_a_server_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
         done = program("ends", f"http://127.0.0.1:{silent.getsockname()[1]}", 20, "return")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
