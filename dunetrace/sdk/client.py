@@ -11,7 +11,7 @@ from dunetrace.hashing import Hasher
 from dunetrace.sdk import lifecycle, plain, settings
 from dunetrace.sdk.content import Backlog, Content, Unawaited
 from dunetrace.sdk.context import Recorder, RunPlan, numbers
-from dunetrace.sdk.outputs import NdjsonOutput, Output
+from dunetrace.sdk.outputs import NdjsonOutput, Output, is_output
 from dunetrace.sdk.posting import HttpOutput
 from dunetrace.sdk.quiet import quiet
 from dunetrace.sdk.scope import RunScope
@@ -91,7 +91,7 @@ class Dunetrace:
             outputs.append(HttpOutput(self._settings.endpoint, self._settings.api_key, VERSION))
         if self._settings.emit_as_json:
             outputs.append(NdjsonOutput())
-        if isinstance(otel_exporter, Output):
+        if is_output(otel_exporter):
             outputs.append(otel_exporter)
         elif otel_exporter is not None:
             lifecycle.debug(f"otel_exporter: {type(otel_exporter).__name__} is not an output, it gets no events")
