@@ -25,7 +25,7 @@ _HEX = re.compile(rf"(?:[0-9A-Fa-f]{{2}}[ :,]?){{16,{MOST_CHARS // 2}}}")
 _BITS = re.compile(rf"(?:[01]{{8}} ?){{8,{MOST_CHARS // 8}}}")
 _MORSE = re.compile(rf"(?:[.-]{{1,5}}[ /]{{1,3}}){{12,{MOST_CHARS // 4}}}")
 _ESCAPED = re.compile(r"\\u00([0-9A-Fa-f]{2})|\\x([0-9A-Fa-f]{2})|%([0-9A-Fa-f]{2})|&#x([0-9A-Fa-f]{2});|&#(\d{2,3});")
-_SPACED = re.compile(r"(?<!\w)(?:\w[ .*_-]){3,40}\w(?!\w)")
+_SPACED = re.compile(r"(?<!\w)(?:\w[ *._-]){3,40}\w(?!\w)")
 _MIXED = re.compile(r"\b(?:[a-z]+[013457@$]|[013457@$]+[a-z])[a-z013457@$]*", re.IGNORECASE)
 _FEWEST_MIXED = 3  # words of letters and digits, before they are read as letters
 
@@ -67,7 +67,7 @@ def unmasked(text: str) -> str:
     if len(_some(_MIXED, text, _FEWEST_MIXED)) == _FEWEST_MIXED:
         found.append(_MIXED.sub(lambda word: word[0].translate(_LEET), text[:MOST_CHARS]))
     if len(_some(_SPACED, text, 1)):
-        found.append(_SPACED.sub(lambda spaced: re.sub(r"[ .*_-]", "", spaced[0]), text[:MOST_CHARS]))
+        found.append(_SPACED.sub(lambda spaced: re.sub(r"[ *._-]", "", spaced[0]), text[:MOST_CHARS]))
     if len(_some(_ESCAPED, text, FEWEST_CHARS)) == FEWEST_CHARS:
         found.append(_ESCAPED.sub(_unescaped, text[:MOST_CHARS]))
     if any(len(word) >= 24 for word in words):
