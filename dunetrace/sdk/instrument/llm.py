@@ -83,13 +83,12 @@ class LlmCall:
         self.take(result)
         self.end()
 
-    def closed(self, response: Any) -> bool:
-        """The response was closed; whether that answers the call. Not while it is being read whole: its content is set
-        after it closes."""
+    def closed(self, response: Any, *, is_last: bool) -> bool:
+        """The response was closed; whether that answers the call, as the last close does in any case."""
         self._latency_ms = self._latency_ms or self._elapsed_ms()
         if self.stepping:
             return True
-        if not self._taken and not self._read(response):
+        if not self._taken and not self._read(response) and not is_last:
             return False
         self.end()
         return True

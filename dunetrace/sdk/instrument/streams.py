@@ -22,7 +22,7 @@ class Call(Protocol):
     def whole(self, result: Any) -> None: ...
     def raised(self, error: BaseException) -> None: ...
     def end(self) -> None: ...
-    def closed(self, response: Any) -> bool: ...
+    def closed(self, response: Any, *, is_last: bool) -> bool: ...
 
 
 def is_stream(result: object) -> bool:
@@ -118,6 +118,7 @@ class _Closing:
         self._response = ref(response)
         self._call = call
         self._is_stream = is_stream
+        self._was_closed = False
         response.close, response.aclose = self._close, self._aclose
 
     def _close(self) -> None:
@@ -137,10 +138,10 @@ class _Closing:
                 self._closed(response)
 
     def _closed(self, response: Any) -> None:
-        answered = self._call.closed(response)
-        if self._is_stream and not answered:
-            self._call.end()
-        if self._is_stream or answered:
+        # A response that is read whole closes first and has its content after that; its next close is the agent's.
+        is_last = self._is_stream or self._was_closed or not response.is_stream_consumed
+        self._was_closed = True
+        if self._call.closed(response, is_last=is_last):
             vars(response).pop("close", None)
             vars(response).pop("aclose", None)
 

@@ -1,5 +1,5 @@
-"""A provider of models as a real HTTP server: it speaks the protocols of OpenAI and Anthropic, whole and streamed, badly
-too, and answers plain requests beside them.
+"""A provider of models as a real HTTP server: it speaks the protocols of OpenAI and Anthropic, whole and streamed, also
+badly, and answers plain requests beside them.
 
     with running_provider() as provider:
         provider.script(Reply(text="Good day."), Reply(status=429), Reply(tool="search"))  # then a plain Reply() again
@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 
 
 class Provider(ThreadingHTTPServer):
-    """`asked` is what arrived, `aborted` is set once a client hung up while it was being answered."""
+    """`asked` is what arrived."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -134,9 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             if number == reply.held_after:
                 self.server.stopping.wait(30)
             if number == reply.error_after:
-                self._chunk(
-                    _event("error", {"type": "error", "error": {"type": "overloaded_error", "message": reply.error}})
-                )
+                self._chunk(_event("error", _failure(reply)))
                 break
             self._chunk(piece)
         self._chunk(closing)
@@ -173,9 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in (
-            {"Content-Type": "application/json", "Content-Length": str(len(body))} | (headers or {})
-        ).items():
+        usual = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        for name, value in (usual | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -218,7 +215,8 @@ class _Chat:
     def usage() -> Document:
         return {
             "prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS,
-            "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS, "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
+            "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
+            "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
         }  # fmt: skip
 
     @staticmethod
