@@ -39,18 +39,21 @@ class Recording:
     def calls(self, kind: str = "llm") -> list[tuple[Payload, Payload]]:
         """Each call with the one answer it got."""
         events = self.events()
-        called = [e["payload"] for e in events if e["event_type"] == f"{kind}.called"]
-        answered = [e["payload"] for e in events if e["event_type"] == f"{kind}.responded"]
-        pairs = [(c, [a for a in answered if a.get("call_id") == c["call_id"]]) for c in called]
-        assert sum(len(answers) for _, answers in pairs) == len(answered)
-        assert all(len(answers) == 1 for _, answers in pairs), pairs
-        return [(call, answers[0]) for call, answers in pairs]
+        called = {_call_of(e): e["payload"] for e in events if e["event_type"] == f"{kind}.called"}
+        answered = [(_call_of(e), e["payload"]) for e in events if e["event_type"] == f"{kind}.responded"]
+        assert sorted(called) == sorted(call for call, _ in answered)
+        answers = dict(answered)
+        return [(payload, answers[call]) for call, payload in called.items()]
 
     def call(self, kind: str = "llm") -> tuple[Payload, Payload]:
         """The only event pair of the run."""
         assert self.types() == [f"{kind}.called", f"{kind}.responded"]
         (pair,) = self.calls(kind)
         return pair
+
+
+def _call_of(event: dict[str, Any]) -> tuple[str, int]:
+    return event["run_id"], event["payload"]["call_id"]
 
 
 @pytest.fixture
