@@ -35,8 +35,12 @@ current_run: ContextVar[RunContext | None] = ContextVar("dunetrace_run", default
 
 
 def get_current_run() -> RunContext | None:
-    """The innermost run open in this task or thread, None outside of any."""
-    return current_run.get()
+    """The innermost run open in this task or thread, None outside of any.
+
+    A thread that outlives the run it was started in is outside of any from then on.
+    """
+    run = current_run.get()
+    return None if run is None or run.has_ended else run
 
 
 class Recorder(NamedTuple):
@@ -91,6 +95,11 @@ class RunContext:
         self.step = 0
         self.exit_reason = ""
         self._begin(plan, model, tools)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run was left."""
+        return self._ended
 
     @property
     def state(self) -> RunState:

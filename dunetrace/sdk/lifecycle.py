@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Protocol
 from weakref import WeakSet
@@ -47,21 +48,30 @@ class _Process:
 
 process = _Process()
 
-# Held while a drain thread imports, and across a fork: a child forked in the middle of an import waits for ever on the
-# lock of that module, whose owner it has not got.
-_importing = threading.Lock()
-_LONGEST_IMPORT_S = 2.0
+# Held across a fork. What a drain thread does under it is never cut in two by one: a child forked in the middle of an
+# import waits for ever on that module's lock, in the middle of a write it writes the rest again.
+_forking = threading.Lock()
+_forkers: set[int] = set()  # the threads that hold it for their fork
+_LONGEST_WAIT_S = 2.0
+
+
+@contextmanager
+def unforked() -> Iterator[None]:
+    """No fork in here; for as long as a fork can be made to wait, which is two seconds."""
+    forking = _forking
+    held = forking.acquire(timeout=_LONGEST_WAIT_S)
+    try:
+        yield
+    finally:
+        if held:
+            forking.release()
 
 
 def load(modules: Iterable[str]) -> None:
     """Import what is too slow for the agent's own import, before it is needed."""
-    held = _importing.acquire(timeout=_LONGEST_IMPORT_S)
-    try:
+    with unforked():
         for module in modules:
             import_module(module)
-    finally:
-        if held:
-            _importing.release()
 
 
 def know(shipper: Shipping) -> None:
@@ -70,7 +80,11 @@ def know(shipper: Shipping) -> None:
 
 
 def note_start() -> None:
-    """A drain thread starts: in a child of `multiprocessing`, which skips atexit, see to it that its exit waits too."""
+    """A drain thread starts: where atexit is skipped, in children of `multiprocessing` and in Celery's, see to it that
+    the exit waits too."""
+    celery = sys.modules.get("celery.signals")
+    if celery is not None:
+        celery.worker_process_shutdown.connect(_stop_in_celery, weak=False, dispatch_uid="dunetrace")
     processes = sys.modules.get("multiprocessing.process")
     ends = sys.modules.get("multiprocessing.util")
     if processes is not None and ends is not None and processes.parent_process() is not None:
@@ -85,6 +99,10 @@ def stop_all(timeout_s: float = EXIT_TIMEOUT_S, *, patient: bool = False) -> Non
         shipper.begin_stop(deadline, patient=patient)
     for shipper in known:
         shipper.finish_stop(deadline)
+
+
+def _stop_in_celery(**_: object) -> None:
+    stop_all()
 
 
 def warn_once(cause: str, message: str) -> None:
@@ -123,17 +141,20 @@ def speak_up() -> None:
 
 
 def _before_fork() -> None:
-    _importing.acquire(timeout=_LONGEST_IMPORT_S)
+    if _forking.acquire(timeout=_LONGEST_WAIT_S):
+        _forkers.add(threading.get_ident())
 
 
 def _in_parent() -> None:
-    if _importing.locked():
-        _importing.release()  # ours, or after two seconds that of an import that will never end
+    if threading.get_ident() in _forkers:
+        _forkers.discard(threading.get_ident())
+        _forking.release()
 
 
 def _in_child() -> None:
-    global _importing  # noqa: PLW0603 - the old one is the parent's
-    _importing = threading.Lock()
+    global _forking  # noqa: PLW0603 - the old one is the parent's
+    _forking = threading.Lock()
+    _forkers.clear()
     process.token = os.urandom(6).hex()
     for shipper in list(_shippers):
         shipper.start_afresh()

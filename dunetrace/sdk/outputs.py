@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from dunetrace.sdk import lifecycle
 from dunetrace.sdk.ring import Taken
@@ -68,6 +68,14 @@ class Output(Protocol):
         """Let go of every connection: this is the end, or a forked child and they are the parent's."""
 
 
+def is_output(value: object) -> TypeGuard[Output]:
+    """Whether a shipper can work with `value`, whatever it is."""
+    try:
+        return isinstance(value, Output) and min(int(value.batch_size), int(value.largest_batch)) > 0
+    except Exception:
+        return False
+
+
 def written(taken: list[Taken], line: Callable[[Taken], dict[str, Any]]) -> tuple[list[str], list[Taken], list[Taken]]:
     """Each event as a line of JSON: the lines, the events in them, and the events that have no JSON."""
     lines: list[str] = []
@@ -107,8 +115,9 @@ class NdjsonOutput:
     def attempt(self, parcel: Parcel, timeout_s: float) -> Outcome:  # noqa: ARG002 - a write to stdout has no timeout
         """Write to what is stdout now. A closed stdout loses the lines and is said once."""
         try:
-            sys.stdout.write(parcel.body.decode())
-            sys.stdout.flush()
+            with lifecycle.unforked():  # a child would write what is buffered again
+                sys.stdout.write(parcel.body.decode())
+                sys.stdout.flush()
         except (OSError, ValueError, AttributeError) as error:
             lifecycle.warn_once("stdout", f"events cannot be written to stdout ({type(error).__name__}); they are lost")
             return Outcome(Verdict.REFUSED)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dunetrace.sdk import lifecycle
@@ -98,15 +99,28 @@ class HttpOutput:
             return Outcome(Verdict.AGAIN)
 
     def reset(self) -> None:
-        """Close the connection; a forked child closes its copy, the parent's stays open."""
+        """Close the connection; a forked child closes its copy, the parent's stays open.
+
+        The descriptor only: the buffer over it may be locked, in a child, by a thread the child has not got.
+        """
         connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        sock = None if connection is None else connection.sock
+        if sock is not None:
+            with suppress(OSError):
+                os.close(sock.detach())
 
     def _mention(self, error: Exception) -> None:
         lifecycle.debug(f"the server could not be reached: {type(error).__name__}", once=f"unreached {type(error)}")
         if type(error).__name__ == "SSLCertVerificationError":
-            lifecycle.warn_once("certificate", "the endpoint's certificate cannot be verified; events wait")
+            lifecycle.warn_once(
+                "certificate",
+                "the endpoint's certificate cannot be verified, events wait; set SSL_CERT_FILE to the file of the "
+                "authority that signed it, and use the host name it was made for",
+            )
+        elif getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
+            lifecycle.warn_once(
+                "no TLS", "the endpoint does not speak TLS, events wait; set DUNETRACE_ENDPOINT to an http:// address"
+            )
 
     def _exchange(self, parcel: Parcel, timeout_s: float) -> Outcome:
         import http.client  # noqa: PLC0415 - on the drain thread, at the first batch: it is half of the import time

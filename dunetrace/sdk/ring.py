@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
 from dunetrace.sdk.content import Late
 
+_LONGEST_WAIT_S = 0.1  # a signal handler that asks for counts may have interrupted whoever holds the lock
 HINT_EVERY = 100  # events; the drain thread is woken when so many came, and waits for its interval otherwise
 
 
@@ -200,13 +202,16 @@ class Ring:
 
     def oldest_number(self) -> int | None:
         """The smallest number among the waiting events, None when none waits."""
-        heads = []
+        return min(self._numbers(0), default=None)
+
+    def newest_number(self) -> int:
+        """The largest number among the waiting events, 0 when none waits."""
+        return max(self._numbers(-1), default=0)
+
+    def _numbers(self, end: int) -> Iterator[int]:
         for segment in list(self.order):
-            try:
-                heads.append(segment.records[0].number)
-            except IndexError:
-                continue
-        return min(heads, default=None)
+            with suppress(IndexError):
+                yield segment.records[end].number
 
     @property
     def waiting(self) -> int:
@@ -215,7 +220,8 @@ class Ring:
 
     def stats(self) -> dict[str, int]:
         """Counts of events since the start of this process; they add up to `emitted`."""
-        with self._lock:
+        held = self._lock.acquire(timeout=_LONGEST_WAIT_S)
+        try:
             waiting = self.waiting
             return {
                 "emitted": self._settled + waiting,
@@ -224,6 +230,9 @@ class Ring:
                 "dropped": self.dropped,
                 "waiting": waiting,
             }
+        finally:
+            if held:
+                self._lock.release()
 
     # ---- under the lock
 

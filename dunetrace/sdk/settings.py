@@ -59,9 +59,16 @@ def read(
         buffer_size=int(_number(buffer_size, DEFAULT_BUFFER_SIZE, 1, _LARGEST_BUFFER)),
         flush_interval_s=_number(flush_interval_ms, DEFAULT_FLUSH_INTERVAL_MS, 0, _LONGEST_INTERVAL_S * 1000) / 1000
         or _SHORTEST_INTERVAL_S,
-        emit_as_json=bool(emit_as_json),
-        debug=bool(debug),
+        emit_as_json=_flag(emit_as_json),
+        debug=_flag(debug),
     )
+
+
+def _flag(value: object) -> bool:
+    try:
+        return bool(value)
+    except Exception:  # an object that does not know
+        return False
 
 
 def _text(value: object) -> str | None:

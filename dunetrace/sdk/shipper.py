@@ -19,23 +19,26 @@ from dunetrace.sdk.outputs import Outcome, Output, Parcel, Verdict
 from dunetrace.sdk.ring import Ring, Taken
 
 ATTEMPT_TIMEOUT_S = 10.0
-_BASE_S, _CAP_S = 0.2, 30.0  # backoff after a passing trouble,
+_BASE_S, _CAP_S = 0.2, 10.0  # backoff after a passing trouble; a full ring is a matter of a minute,
 _URGENT_CAP_S = 0.5  # and while somebody waits for a flush or a stop
 _MOST_CALLS = 100  # parcels that carry no events, such as deploy marks
 
 
 class _Flush:
-    """Somebody waits until every event numbered up to `up_to` is answered for."""
+    """Somebody waits until `deadline` (monotonic seconds) for every event numbered up to `up_to` to be answered for."""
 
-    def __init__(self, up_to: int) -> None:
+    def __init__(self, up_to: int, deadline: float) -> None:
         self.up_to = up_to
+        self.deadline = deadline
         self.done = threading.Event()
         self.acknowledged = False
 
 
 class _Stop(NamedTuple):
-    """Ship what waits, until `deadline` (monotonic seconds); `patient`: even when nobody has ever answered."""
+    """Ship every event numbered up to `up_to`, until `deadline` (monotonic seconds); `patient`: even when nobody has
+    ever answered."""
 
+    up_to: int
     deadline: float
     patient: bool
 
@@ -102,32 +105,32 @@ class Shipper:
     def flush(self, up_to: int, timeout_s: float) -> bool:
         """Wait for every event numbered up to `up_to`: True when all of them, and all since the last flush, were
         acknowledged."""
-        if self._thread is None and not self.ring.waiting and not self._calls:
-            return self._all_acknowledged()
-        flush = _Flush(up_to)
+        if self.ring.closed or (self._thread is None and not self.ring.waiting and not self._calls):
+            return self._all_acknowledged() and not self.ring.waiting
+        flush = _Flush(up_to, time.monotonic() + timeout_s)
         self._inbox.put(flush)
         self.hint()
-        return flush.done.wait(timeout_s) and flush.acknowledged
+        return flush.done.wait(min(timeout_s, threading.TIMEOUT_MAX)) and flush.acknowledged
 
     def begin_stop(self, deadline: float, *, patient: bool) -> None:
         """Let the thread ship what waits and end."""
         if self._thread is not None and self._thread.is_alive():
-            self._inbox.put(_Stop(deadline, patient))
-        elif self._stop is None:
-            self._stop = _Stop(deadline, patient)
+            self._inbox.put(_Stop(self.ring.newest_number(), deadline, patient))
+        elif self._stop is None and self._starting.acquire(blocking=False):  # and never let go: nothing starts any more
+            self._stop = _Stop(self.ring.newest_number(), deadline, patient)
             self._guarded_drain()
             self._end()
 
     def retire(self, deadline: float) -> None:
         """Nobody will push any more: let the thread, if there is one, ship what waits and end."""
         if self._thread is not None:
-            self._inbox.put(_Stop(deadline, patient=False))
+            self._inbox.put(_Stop(self.ring.newest_number(), deadline, patient=False))
 
     def finish_stop(self, deadline: float) -> bool:
         """Wait for the end of the thread. Whatever it has not shipped by then is lost."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(max(0.0, deadline - time.monotonic()) + 0.05)
+            thread.join(min(max(0.0, deadline - time.monotonic()) + 0.05, threading.TIMEOUT_MAX))
             if thread.is_alive():
                 self.ring.closed = True
                 return False
@@ -137,7 +140,7 @@ class Shipper:
         """In a forked child: no events, no thread, no connection; the parent keeps its own."""
         self.ring.reset()
         self._backlog.clear()
-        self.output.reset()
+        self._let_go()
         self._begin()
 
     def _lost(self) -> int:
@@ -146,6 +149,10 @@ class Shipper:
     def _all_acknowledged(self) -> bool:
         before, self._lost_at_last_flush = self._lost_at_last_flush, self._lost()
         return before == self._lost_at_last_flush
+
+    def _has_shipped(self, up_to: int) -> bool:
+        oldest = self.ring.oldest_number()
+        return oldest is None or oldest > up_to
 
     # ---- the drain thread
 
@@ -161,8 +168,15 @@ class Shipper:
         self.ring.drop_waiting()
         self._calls_lost += len(self._calls)
         self._calls.clear()
+        self._listen(0)
         self._answer_flushes()
-        self.output.reset()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        try:
+            self.output.reset()
+        except Exception as error:
+            lifecycle.debug(f"{self.output.name}: {type(error).__name__} while letting go")
 
     def _listen(self, timeout_s: float) -> None:
         """Wait for a message, then read all of them."""
@@ -197,10 +211,11 @@ class Shipper:
         self._answer_flushes()
 
     def _drain_batch(self) -> bool:
-        if self._stop is not None and time.monotonic() >= self._stop.deadline:
+        if self._stop is not None and (time.monotonic() >= self._stop.deadline or self._has_shipped(self._stop.up_to)):
             return False
         size = self._batch if self.ring.waiting <= self._batch else self._largest_batch
-        taken = self.ring.take(size)
+        with lifecycle.unforked():  # a child empties what waits, and would not find what is half taken
+            taken = self.ring.take(size)
         if taken:
             self._ship(taken)
         return bool(taken)
@@ -208,8 +223,11 @@ class Shipper:
     def _ship(self, taken: list[Taken]) -> None:
         """Deliver these events, in halves where they are too large together."""
         lost = self.ring.report_lost()
-        parcel, unwritable = self.output.pack(taken, lost)
+        parcel, unwritable = self._packed(taken, lost)
         self.ring.lose(unwritable)
+        if not parcel.taken:
+            self.ring.unreport(lost)
+            return
         outcome = self._deliver_all(parcel)
         if outcome.verdict is Verdict.DONE:
             self.ring.settle(parcel.taken, rejected=min(outcome.rejected, len(parcel.taken)))
@@ -226,6 +244,21 @@ class Shipper:
                 "too large", "an event is larger than the server takes; raise DUNETRACE_MAX_BODY_BYTES on the server"
             )
 
+    def _packed(self, taken: list[Taken], lost: int) -> tuple[Parcel, list[Taken]]:
+        try:
+            return self.output.pack(taken, lost)
+        except Exception as error:  # an output's fault, or no memory: what was taken is accounted for all the same
+            lifecycle.debug(f"{self.output.name}: a batch could not be written: {type(error).__name__}")
+            return Parcel(b"", []), taken
+
+    def _attempt(self, parcel: Parcel) -> Outcome:
+        self.attempts += 1
+        try:
+            return self.output.attempt(parcel, self._attempt_timeout_s())
+        except Exception as error:
+            lifecycle.debug(f"{self.output.name}: an attempt failed: {type(error).__name__}")
+            return Outcome(Verdict.REFUSED)
+
     def _deliver(self, parcel: Parcel) -> bool:
         return self._deliver_all(parcel).verdict is Verdict.DONE
 
@@ -233,8 +266,7 @@ class Shipper:
         """Attempt until there is a final outcome, or the time for a stop is over."""
         failures = 0
         while True:
-            self.attempts += 1
-            outcome = self.output.attempt(parcel, self._attempt_timeout_s())
+            outcome = self._attempt(parcel)
             self._was_answered |= outcome.answered
             if outcome.verdict is not Verdict.AGAIN:
                 return outcome
@@ -253,7 +285,7 @@ class Shipper:
         began = time.monotonic()
         while True:
             self._backlog.resolve()
-            urgent = self._stop is not None or bool(self._flushes)
+            urgent = self._stop is not None or any(flush.deadline > time.monotonic() for flush in self._flushes)
             wait_s = outcome.retry_after_s or (min(delay, _URGENT_CAP_S) if urgent else delay)
             until = began + wait_s
             if self._stop is not None:
@@ -268,8 +300,7 @@ class Shipper:
     def _answer_flushes(self) -> None:
         if not self._flushes:
             return
-        oldest = self.ring.oldest_number()
-        ready = [f for f in self._flushes if not self._calls and (oldest is None or oldest > f.up_to)]
+        ready = [flush for flush in self._flushes if not self._calls and self._has_shipped(flush.up_to)]
         if not ready:
             return
         acknowledged = self._all_acknowledged()

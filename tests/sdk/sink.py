@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -26,9 +27,11 @@ class Answer(NamedTuple):
     status: int = 202
     headers: dict[str, str] = {}  # noqa: RUF012
     body: dict[str, Any] | None = None
+    between: Callable[[], object] = lambda: None  # called after the head, before the body
 
 
-RESET = Answer(-1)
+RESET = Answer(-1)  # instead of an answer
+CUT = Answer(202)  # taken, and reset before the body
 
 
 class Sink(ThreadingHTTPServer):
@@ -37,8 +40,11 @@ class Sink(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, port: int = 0, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), _Handler)
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.answer: Callable[[str, bytes], Answer] = lambda path, body: Answer()
         self.requests: list[Request] = []
         self.connections: list[socket.socket] = []
@@ -62,6 +68,18 @@ class Sink(ThreadingHTTPServer):
 
     def batches(self) -> list[Request]:
         return [r for r in self.requests if r.path == "/v1/ingest" and 200 <= r.status < 300]
+
+    @property
+    def stored(self) -> list[dict[str, Any]]:
+        """The events of what was accepted, a batch that was sent again counted once, as the server does."""
+        unique = {(batch.headers["idempotency-key"], batch.body): batch for batch in self.batches()}
+        return [event for batch in unique.values() for event in batch.json()["events"]]
+
+    @property
+    def reported_lost(self) -> int:
+        """What senders said they lost, counted in the same way."""
+        unique = {(batch.headers["idempotency-key"], batch.body): batch for batch in self.batches()}
+        return sum(batch.json().get("dropped_events", 0) for batch in unique.values())
 
     @property
     def accepted(self) -> list[dict[str, Any]]:
@@ -88,9 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.path, {k.lower(): v for k, v in self.headers.items()}, body, answer.status)
         self.server.take(request)
         if answer is RESET:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-            self.close_connection = True
+            self._reset()
             return
         reply = json.dumps({"accepted": 0} if answer.body is None else answer.body).encode()
         self.send_response(answer.status)
@@ -101,15 +117,24 @@ class _Handler(BaseHTTPRequestHandler):
         }.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(reply)
+        answer.between()
+        if answer is CUT:
+            self._reset()
+        else:
+            self.wfile.write(reply)
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
 
 
 @contextmanager
-def running_sink(port: int = 0) -> Iterator[Sink]:
-    sink = Sink(port)
+def running_sink(port: int = 0, *, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> Iterator[Sink]:
+    sink = Sink(port, host, context)
     thread = threading.Thread(target=sink.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

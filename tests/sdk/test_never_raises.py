@@ -145,6 +145,37 @@ def test_the_clients_own_methods(client: Make, method: str, arguments: tuple[obj
     getattr(client(), method)(*arguments)
 
 
+@pytest.mark.parametrize("name", ["emit_as_json", "debug", "otel_exporter", "buffer_size", "hash_key", "endpoint"])
+@pytest.mark.parametrize("value", [Hostile(), type("Half", (Collecting,), {"batch_size": "many"})], ids=range(2))
+def test_a_client_can_be_made_with_anything(name: str, value: object) -> None:
+    made = value() if isinstance(value, type) else value
+    dt = Dunetrace(**{"endpoint": None} | {name: made})
+    with dt.run("agent"):
+        pass
+    dt.shutdown(0.1)
+
+
+CLIENT = ("endpoint", "api_key", "buffer_size", "flush_interval_ms", "emit_as_json", "otel_exporter", "hash_key")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    made_with=st.dictionaries(st.sampled_from([*CLIENT, "unheard_of"]), values, max_size=4),
+    flush=values, deploy=st.tuples(values, values), shutdown=values,
+)  # fmt: skip
+def test_any_argument_of_the_client(
+    made_with: dict[str, Any], flush: object, deploy: tuple[object, object], shutdown: object
+) -> None:
+    dt = Dunetrace(**{"endpoint": None, "otel_exporter": Collecting()} | made_with)
+    with dt.run("agent") as run:
+        run.tool_called("t")
+    dt.mark_deploy(*deploy)
+    assert dt.flush(0 if isinstance(flush, int | float) else flush) in {True, False}
+    assert dt.shutdown(0 if isinstance(shutdown, int | float) else shutdown) in {True, False}
+    assert all(counts["emitted"] == 3 for counts in dt.stats().values())
+    dt.shutdown(0.1)
+
+
 def test_no_raw_text_leaves_the_process(client: Make, sink: Sink, capfd: pytest.CaptureFixture[str]) -> None:
     planted: list[str] = []
 
