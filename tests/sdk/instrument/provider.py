@@ -59,6 +59,14 @@ class Provider(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes the libraries' own clients ask here."""
+        return {
+            "OPENAI_BASE_URL": f"{self.url}/v1", "OPENAI_API_KEY": "k",
+            "ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": "k",
+        }  # fmt: skip
+
     def script(self, *replies: Reply) -> None:
         self._replies.extend(replies)
 
