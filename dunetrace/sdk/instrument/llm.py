@@ -119,7 +119,7 @@ class LlmCall:
     def __del__(self) -> None:
         try:
             self.end()
-        except BaseException:  # the guard's word has nobody to go to, and at the process's end everything may be gone
+        except Exception:  # the guard's word has nobody to go to, and at the process's end everything may be gone
             return
 
     def _elapsed_ms(self) -> float:

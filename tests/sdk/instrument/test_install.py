@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -181,6 +182,27 @@ def test_the_guard_stops_the_agent_before_the_call_is_made(
             httpx.post(f"{provider.url}/search", json={"q": "the same"})
     assert raised.value.failure_type == "TOOL_LOOP"
     assert len(provider.asked) < 50
+
+
+def test_installed_from_many_threads_at_once(provider: Provider, recording: Recording) -> None:
+    """Watched once, and put back whole."""
+    before = methods()
+    barrier = threading.Barrier(8)
+
+    def toggle() -> None:
+        barrier.wait()
+        instrument.install(None)
+
+    threads = [threading.Thread(target=toggle) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with recording.run():
+        httpx.get(provider.url)
+    assert len(recording.calls("tool")) == 1
+    instrument.remove()
+    assert all(now is then for now, then in zip(methods(), before, strict=True))
 
 
 # ---- in a process of its own, where nothing is imported yet

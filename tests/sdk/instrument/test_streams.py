@@ -30,7 +30,7 @@ from tests.sdk.instrument.conftest import Recording
 from tests.sdk.instrument.provider import PROMPT_TOKENS, Provider, Reply
 
 # The libraries leave their own generators to the garbage collector, instrumented or not, which trio remarks upon.
-pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(openai|anthropic):ResourceWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(openai|anthropic|httpx2|httpcore2):ResourceWarning")
 
 every_api = pytest.mark.parametrize("api", APIS, ids=str)
 usual_api = pytest.mark.parametrize("api", USUAL, ids=str)
