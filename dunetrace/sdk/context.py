@@ -136,11 +136,13 @@ class RunContext:
         output: object = None,
         prompt_tokens: int | None = None,
         cached_prompt_tokens: int | None = None,
+        error: object = None,
         call_id: int | None = None,
     ) -> None:
         """The model answered. `output` is hashed and measured; the latency is measured when it is left out.
 
         `cached_prompt_tokens` are those of the prompt that the provider read from its cache, for what the run costs.
+        `error`, hashed, is why there is no whole answer; `finish_reason` is None then.
         """
         call = self._llm.close(call_id, "")
         payload = {
@@ -153,7 +155,8 @@ class RunContext:
         }
         if output is None:
             payload["output_hash"] = self._content.digest(plain.text(output_hash))
-        self._answer("llm.responded", call, payload, *self._late(self._content.output, output))
+        late = (*self._late(self._content.output, output), *self._late(self._content.error, error))
+        self._answer("llm.responded", call, payload, *late)
 
     @quiet(fallback=0)
     def tool_called(self, tool_name: str, args: object = None) -> int:
