@@ -135,8 +135,8 @@ class Repeats:
 
 class LoopView:
     """Tool calls that repeat. `equal`: same name and arguments; `shapes`: same once ids and times are masked, with the
-    same outcome each time; `pairs` and `names`: repeats with nothing new learned, by arguments or by name alone; `again`:
-    calls made again in a turn, however far apart."""
+    same outcome each time; `pairs` and `names`: repeats with nothing new learned, by arguments or by name alone;
+    `again`: calls made again in a turn, however far apart."""
 
     __slots__ = (
         "_alternating_since", "_last_name", "_name_before", "_progress", "_seen", "_tool_names", "_tool_number",
