@@ -40,6 +40,7 @@ _DUE = f"""
 SELECT (SELECT count(*) FROM deliveries WHERE state = 'pending' AND destination <> '{HANGING}')
      + (SELECT count(*) FROM failure_signals WHERE fanned_out_at IS NULL AND NOT shadow)
      + (SELECT count(*) FROM run_touches)
+     + (SELECT count(*) FROM destinations WHERE name = '{HANGING}' AND circuit_open_since IS NULL)
 """
 _FOUND = "SELECT run_id, failure_type FROM failure_signals WHERE NOT shadow"
 
