@@ -57,14 +57,14 @@ class DunetraceOTelExporter:
     ) -> None:
         self._provider = provider
         self._limits = checked(limits, "the OpenTelemetry exporter")
-        self._leaves_first = False
+        lifecycle.stop_before_others(self)  # above all before the shutdown that the provider has registered
         self.reset()
 
     def reset(self) -> None:
         """Forget every run: this is the end, or a forked child and they are the parent's."""
         self._ids = RunIds()
         self._tracer: trace.Tracer | None = None
-        self._runs: dict[str, RunSpans] = {}  # the one heard of last comes last
+        self._runs: dict[str, tuple[RunSpans, int]] = {}  # with its bytes; the one heard of last comes last
         self._closed: dict[str, None] = {}
         self._bytes = 0
         self._lock = threading.Lock()  # for who gives one exporter to two clients
@@ -107,11 +107,7 @@ class DunetraceOTelExporter:
         record = one.record
         run_id = record.key.run_id
         event = record.event(payload(one))
-        run = self._runs.pop(run_id, None)
-        if run is None:
-            run = RunSpans(one.segment, run_id, self._run_tracer(), self._ids)
-        else:
-            self._bytes -= run.nbytes
+        run = self._pop(run_id) if run_id in self._runs else self._new_run(one)
         if run.root is None and self._makes_root(one):
             run.open_root(event)
         try:
@@ -120,9 +116,18 @@ class DunetraceOTelExporter:
             if record.edge == "end":
                 run.end(event.timestamp, Phase.ENDED, self._limits)
             else:
-                self._runs[run_id] = run
-                self._bytes += run.nbytes
+                held = run.nbytes
+                self._runs[run_id] = run, held
+                self._bytes += held
                 self._make_room()
+
+    def _new_run(self, one: Taken) -> RunSpans:
+        return RunSpans(one.segment, one.record.key.run_id, self._run_tracer(), self._ids)
+
+    def _pop(self, run_id: str) -> RunSpans:
+        run, held = self._runs.pop(run_id)
+        self._bytes -= held
+        return run
 
     def _makes_root(self, one: Taken) -> bool:
         """A run's root is made at its start; at its end where the start was lost before it came here."""
@@ -142,18 +147,16 @@ class DunetraceOTelExporter:
             self._close(run_id)
 
     def _close(self, run_id: str) -> None:
-        run = self._runs.pop(run_id)
-        self._bytes -= run.nbytes
+        run = self._pop(run_id)
         run.end(run.state.last_order[0], Phase.RUNNING, self._limits)
 
     # ---- the provider
 
     def _resolved_provider(self) -> Any:
-        provider = trace.get_tracer_provider() if self._provider is None else self._provider
-        if not self._leaves_first:  # its shutdown, if it has one at exit, is registered by now
-            self._leaves_first = True
-            lifecycle.stop_before_others(self)
-        return provider
+        if self._provider is None:
+            self._provider = trace.get_tracer_provider()
+            lifecycle.stop_before_others(self)  # it may have been made after this exporter
+        return self._provider
 
     def _run_tracer(self) -> trace.Tracer:
         """The provider's tracer with our ids, made anew in a forked child, whose resource may be another."""

@@ -37,7 +37,7 @@ from dunetrace.sdk.ring import Segment
 from dunetrace.signals import FailureSignal, Severity
 
 MAX_OPEN_CALLS: Final = 1_000  # of a run; beyond it the oldest is ended
-_SPAN_BYTES = 3_000  # what an open span takes, about
+_SPAN_BYTES = 5_000  # what an open span takes, about
 _LARGEST_INT = 2**63 - 1  # of OTLP
 _UUID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _LOW_HALF = 2**64 - 1

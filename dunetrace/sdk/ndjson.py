@@ -107,8 +107,9 @@ def _descriptor(stream: Any) -> int | None:
 
 
 def _buffer_by_lines(stream: Any) -> None:
-    if not (stream.line_buffering or stream.write_through):
-        stream.reconfigure(line_buffering=True)
+    # In blocks a print would be cut anywhere; unbuffered, it is two writes, the text and its newline.
+    if stream.write_through or not stream.line_buffering:
+        stream.reconfigure(line_buffering=True, write_through=False)
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:
