@@ -20,12 +20,24 @@ if TYPE_CHECKING:
     from dunetrace.sdk.client import VERSION as __version__  # noqa: N811 - the name packages have
     from dunetrace.sdk.client import Dunetrace, DunetraceClient
     from dunetrace.sdk.context import RunContext, get_current_run
+    from dunetrace.sdk.middleware import DunetraceASGIMiddleware, DunetraceWSGIMiddleware
     from dunetrace.sdk.signal import DunetraceSignal
 
-__all__ = ["Dunetrace", "DunetraceClient", "DunetraceSignal", "RunContext", "__version__", "get_current_run"]
+__all__ = [
+    "Dunetrace",
+    "DunetraceASGIMiddleware",
+    "DunetraceClient",
+    "DunetraceSignal",
+    "DunetraceWSGIMiddleware",
+    "RunContext",
+    "__version__",
+    "get_current_run",
+]
 
 _HOMES = {
     "Dunetrace": ("dunetrace.sdk.client", "Dunetrace"),
+    "DunetraceASGIMiddleware": ("dunetrace.sdk.middleware", "DunetraceASGIMiddleware"),
+    "DunetraceWSGIMiddleware": ("dunetrace.sdk.middleware", "DunetraceWSGIMiddleware"),
     "DunetraceClient": ("dunetrace.sdk.client", "DunetraceClient"),
     "DunetraceSignal": ("dunetrace.sdk.signal", "DunetraceSignal"),
     "RunContext": ("dunetrace.sdk.context", "RunContext"),

@@ -131,6 +131,7 @@ EVENT_TYPES: Final[Mapping[str, Mapping[str, Kind]]] = MappingProxyType(
         ),
         "llm.responded": _keys(
             "output",
+            "error",
             completion_tokens=Kind.COUNT,
             prompt_tokens=Kind.COUNT,
             cached_prompt_tokens=Kind.COUNT,

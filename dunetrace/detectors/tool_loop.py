@@ -6,7 +6,8 @@ paths compare equal too, as long as each is known to come back with the same out
 
 A weaker sign is two equal calls, or `threshold` calls of one tool with other arguments, each of which returned the very
 same output while nothing else led on either: no new tool, no new output, no word from the user. An output that is not
-known never proves that.
+known never proves that. And so is a turn of the user in which `again` different calls were each made again, or one call
+that often twice over, however far apart: an agent that comes back to what it did.
 
 It is not: a failed call (RETRY_STORM and CASCADING_TOOL_FAILURE count those), two tools in strict alternation
 (TOOL_THRASHING), the same tool at work on one thing after another, or a repeat after the user spoke.
@@ -36,6 +37,11 @@ class ToolLoopThresholds(Thresholds):
         source="25 web-browsing runs: found in 8 of the 13 whose own orchestrator saw a loop, in none of the others",
     )  # fmt: skip
 
+    again: int = limit(
+        2, unit="different calls made again in a turn", low=1, high=MAX_REPEATS,
+        source="half of 200 airline runs: in no successful run is a single good call made again before the user speaks",
+    )  # fmt: skip
+
     def contradiction(self) -> str | None:
         if self.threshold > self.window:
             return f"threshold ({self.threshold}) is above window ({self.window}), so it could never fire"
@@ -44,7 +50,7 @@ class ToolLoopThresholds(Thresholds):
 
 @dataclass(frozen=True, slots=True)
 class ToolLoopEvidence(Evidence):
-    kind: Literal["equal", "weak"]
+    kind: Literal["equal", "weak", "scattered"]
     tool_name: str
     args_hash: str
     same_arguments: bool
@@ -70,7 +76,7 @@ def detect(run: RunState, limits: ToolLoopThresholds) -> Finding | None:
         return _surest("equal", Severity.HIGH, limits, (equal, 0.85, 0.99), (masked, 0.7, 0.99))
     pair, name = loops.pairs.worst(2, window), loops.names.worst(size, window)
     if pair is None and name is None:
-        return None
+        return _scattered(run, limits)
     return _surest("weak", Severity.MEDIUM, limits, (pair, 0.5, 0.6), (name, 0.5, 0.6))
 
 
@@ -99,6 +105,29 @@ def _surest(
         wasted_tokens=repeat.wasted_tokens,
     )
     return Finding(severity, sure, step_index, evidence.as_dict())
+
+
+def _scattered(run: RunState, limits: ToolLoopThresholds) -> Finding | None:
+    view, enough = run.loops.again, limits.again
+    rated = [(view.widest.different / enough, view.widest), (view.deepest.most / (2 * enough), view.deepest)]
+    ratio, worst = max(rated, key=lambda entry: entry[0])
+    if ratio < 1:
+        return None
+    evidence = ToolLoopEvidence(
+        kind="scattered",
+        tool_name=worst.tool_name,
+        args_hash=worst.args_hash,
+        same_arguments=True,
+        call_count=worst.repeats + worst.different,
+        threshold=limits.threshold,
+        window=limits.window,
+        first_step=worst.first_step,
+        last_step=worst.last_step,
+        wasted_calls=worst.repeats,
+        wasted_ms=round(worst.wasted_ms),
+        wasted_tokens=0,
+    )
+    return Finding(Severity.MEDIUM, confidence(ratio, 0.5, 0.6), worst.last_step, evidence.as_dict())
 
 
 _STOP_REPEATS = FixWords(
@@ -184,6 +213,16 @@ DETECTOR = Detector(
             evidence_summary="{call_count:call|calls} of {tool_name:name} with one and the same output within a "
             "window of {window} tool calls, steps {first_step} to {last_step}; {wasted_calls:count} of them "
             "wasted, with {wasted_ms:ms} and {wasted_tokens:tokens}",
+            fixes=(_REUSE_RESULTS, _SAY_SO),
+        ),
+        "scattered": Words(
+            title="Possible tool loop: the agent comes back to calls it made",
+            what="Between step {first_step} and step {last_step} the agent made {wasted_calls:call|calls} that it had "
+            "made before with the same arguments, the last of {tool_name:name}, with others in between.",
+            why_it_matters="An agent that goes back to what it already did has often lost its way: it works on, and "
+            "does not come closer to an answer.",
+            evidence_summary="{wasted_calls:repeated call|repeated calls} in one turn of the user, steps {first_step} "
+            "to {last_step}, which took {wasted_ms:ms}; fewer than {threshold} equal ones within {window} tool calls",
             fixes=(_REUSE_RESULTS, _SAY_SO),
         ),
     },

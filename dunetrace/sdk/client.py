@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 from weakref import finalize
 
 from dunetrace.hashing import Hasher
-from dunetrace.sdk import lifecycle, plain, settings
+from dunetrace.sdk import lifecycle, plain, settings, threads
 from dunetrace.sdk.content import Backlog, Content, Unawaited
 from dunetrace.sdk.context import Recorder, RunPlan, numbers
 from dunetrace.sdk.outputs import Output, is_output
@@ -19,8 +19,11 @@ from dunetrace.sdk.settings import UNSET, Unset
 from dunetrace.sdk.shipper import Shipper
 
 if TYPE_CHECKING:
+    from dunetrace.sdk.decorators import InputFrom
     from dunetrace.sdk.guard import Guard
     from dunetrace.sdk.signal import DunetraceSignal
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 VERSION: Final = "1.0.0.dev0"
 _RETIRE_TIMEOUT_S = 60.0
@@ -63,6 +66,7 @@ class Dunetrace:
             emit_as_json=emit_as_json,
             debug=debug,
         )
+        self._agent_id = self._settings.agent_id
         if self._settings.debug:
             lifecycle.speak_up()
         for keyword in unknown:
@@ -80,6 +84,8 @@ class Dunetrace:
             disabled=self._settings.disabled,
             guard=guard,
         )
+        if not self._settings.disabled:
+            threads.follow()
         # When neither the client nor a run of its is held any more, what it took is shipped and its threads end.
         finalize(self._recorder.content, _retire, self._shippers).atexit = False
 
@@ -125,9 +131,86 @@ class Dunetrace:
         """
         for keyword in unknown:
             lifecycle.debug(f"run: unknown argument {keyword!r}", once=f"run {keyword}")
-        name = plain.name(agent_id) or plain.name(self._settings.agent_id) or "agent"
+        name = plain.name(agent_id) or plain.name(self._agent_id) or "agent"
         plan = RunPlan(name, user_input, system_prompt, model, tools, parent_run_id, run_id, task)
         return RunScope(plan, self._recorder)
+
+    def agent(
+        self,
+        agent_id: str | F = "",
+        *,
+        model: str = "unknown",
+        tools: Iterable[object] | None = None,
+        system_prompt: str | None = "",
+        input_from: InputFrom = None,
+    ) -> Any:
+        """Decorate a function that is an agent: each call of it is a run, what it returns is its final answer.
+
+        Plain functions, coroutines and generators of both kinds. Without `agent_id` the run belongs to the client's
+        default agent, else to one named like the function. The user's input is the argument `input_from`, by name or
+        place, or what that function makes of the arguments; else the first that is text.
+
+        >>> @dt.agent("support", model="gpt-4o", tools=["search"], input_from="question")
+        ... def answer(question, customer):
+        ...     return f"{customer}: it is in section 3"
+        >>> answer("Where is it?", customer="Ada")
+        'Ada: it is in section 3'
+        """
+        return self._as_run(agent_id, self._agent_id, input_from, model=model, tools=tools, system_prompt=system_prompt)
+
+    def trace(
+        self,
+        agent_id: str | F = "",
+        *,
+        model: str = "unknown",
+        tools: Iterable[object] | None = None,
+        system_prompt: str | None = "",
+        input_from: InputFrom = None,
+    ) -> Any:
+        """The same as `agent`, for a function that is an agent of its own: without `agent_id` it is named like it.
+
+        Called inside a run it is a run beneath that one.
+
+        >>> @dt.trace
+        ... def summarise(text):
+        ...     return text[:10]
+        >>> summarise("A long story about a whale")
+        'A long sto'
+        """
+        return self._as_run(agent_id, "", input_from, model=model, tools=tools, system_prompt=system_prompt)
+
+    def _as_run(self, agent_id: Any, default: str, input_from: InputFrom, *, tools: Any, **opening: Any) -> Any:
+        from dunetrace.sdk import decorators  # noqa: PLC0415 - `inspect` is a tenth of the import time
+
+        names = decorators.tool_names(tools)
+        given = "" if decorators.is_function(agent_id) else plain.name(agent_id)
+
+        def open_run(called: str, user_input: object) -> RunScope:
+            return self.run(given or default or called, user_input=user_input, tools=names, **opening)  # type: ignore[arg-type]
+
+        return decorators.applied(lambda function: decorators.as_run(function, open_run, input_from), agent_id)
+
+    @overload
+    def tool(self, name: F, /) -> F: ...
+    @overload
+    def tool(self, name: str = "") -> Callable[[F], F]: ...
+    def tool(self, name: Any = "") -> Any:
+        """Decorate a function that is a tool, bare or with a name: each call of it inside a run is a tool call of that.
+
+        Its arguments, result and error are hashed and measured. Outside of any run it is just the function.
+
+        >>> @dt.tool
+        ... def search(query):
+        ...     return ["section 3"]
+        >>> with dt.run("support") as run:
+        ...     found = search("refunds")
+        >>> run.step
+        1
+        """
+        from dunetrace.sdk import decorators  # noqa: PLC0415 - as above
+
+        given = "" if decorators.is_function(name) else plain.name(name)
+        return decorators.applied(lambda function: decorators.as_tool(function, given), name)
 
     @quiet(fallback=None)
     def mark_deploy(self, agent_id: str, version: str) -> None:

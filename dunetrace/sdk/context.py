@@ -35,8 +35,12 @@ current_run: ContextVar[RunContext | None] = ContextVar("dunetrace_run", default
 
 
 def get_current_run() -> RunContext | None:
-    """The innermost run open in this task or thread, None outside of any."""
-    return current_run.get()
+    """The innermost run open in this task or thread, None outside of any.
+
+    A thread that outlives the run it was started in is outside of any from then on.
+    """
+    run = current_run.get()
+    return None if run is None or run.has_ended else run
 
 
 class Recorder(NamedTuple):
@@ -93,6 +97,11 @@ class RunContext:
         self._begin(plan, model, tools)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the run was left."""
+        return self._ended
+
+    @property
     def state(self) -> RunState:
         """What the server would know of the run by now: the shared fold, over its last 2,000 events at least."""
         from dunetrace.runs import RunState  # noqa: PLC0415 - only for those who ask
@@ -128,11 +137,13 @@ class RunContext:
         output: object = None,
         prompt_tokens: int | None = None,
         cached_prompt_tokens: int | None = None,
+        error: object = None,
         call_id: int | None = None,
     ) -> None:
         """The model answered. `output` is hashed and measured; the latency is measured when it is left out.
 
         `cached_prompt_tokens` are those of the prompt that the provider read from its cache, for what the run costs.
+        `error`, hashed, is why there is no whole answer; `finish_reason` is None then.
         """
         call = self._llm.close(call_id, "")
         payload = {
@@ -145,7 +156,8 @@ class RunContext:
         }
         if output is None:
             payload["output_hash"] = self._content.digest(plain.text(output_hash))
-        self._answer("llm.responded", call, payload, *self._late(self._content.output, output))
+        late = (*self._late(self._content.output, output), *self._late(self._content.error, error))
+        self._answer("llm.responded", call, payload, *late)
 
     @quiet(fallback=0)
     def tool_called(self, tool_name: str, args: object = None) -> int:

@@ -1,12 +1,17 @@
-"""Where a run begins and ends: the context manager that `Dunetrace.run` gives, for sync and async code alike."""
+"""Where a run begins and ends: the context manager that `Dunetrace.run` gives, for sync and async code alike.
+
+What runs piece by piece, a generator or a response, begins and ends its run by hand and has it current while it works.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Token
 from types import TracebackType
 
 from dunetrace.sdk import plain
-from dunetrace.sdk.context import Recorder, RunContext, RunPlan, current_run
+from dunetrace.sdk.context import Recorder, RunContext, RunPlan, current_run, get_current_run
 
 
 class RunScope:
@@ -18,10 +23,14 @@ class RunScope:
         self._run: RunContext | None = None
         self._token: Token[RunContext | None] | None = None
 
-    def __enter__(self) -> RunContext:
-        outer = current_run.get()
+    def begin(self) -> RunContext:
+        """The run, begun; it is nobody's current run by that."""
+        outer = get_current_run()
         parent = plain.name(self._plan.parent_run_id) or (outer.run_id if outer is not None else None)
-        self._run = RunContext(self._plan, self._recorder, parent)
+        return RunContext(self._plan, self._recorder, parent)
+
+    def __enter__(self) -> RunContext:
+        self._run = self.begin()
         self._token = current_run.set(self._run)
         return self._run
 
@@ -37,7 +46,7 @@ class RunScope:
         except ValueError:  # closed in another context than it was opened in, as async generators are
             if current_run.get() is run:
                 current_run.set(None)
-        run.end(None if _is_orderly(error) else error)
+        end(run, error)
 
     async def __aenter__(self) -> RunContext:
         return self.__enter__()
@@ -48,6 +57,17 @@ class RunScope:
         self.__exit__(kind, error, traceback)
 
 
-def _is_orderly(error: BaseException | None) -> bool:
-    """Whether this is no error but an end: a consumer that wants no more, an exit with success."""
-    return error is None or isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
+@contextmanager
+def current(run: RunContext | None) -> Iterator[None]:
+    """Have `run` be the current one for the length of the block."""
+    token = current_run.set(run)
+    try:
+        yield
+    finally:
+        current_run.reset(token)
+
+
+def end(run: RunContext, error: BaseException | None) -> None:
+    """Say how the run ended: a consumer that wants no more, or an exit with success, is no error but an end."""
+    is_orderly = isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code)
+    run.end(None if is_orderly else error)

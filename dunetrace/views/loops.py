@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from dunetrace.calls import Call
+from dunetrace.views.again import AgainView
 from dunetrace.views.alternations import MIN_WINDOW, AlternationView
 
 MAX_REPEATS = 20  # the largest number of equal calls a threshold may ask for
@@ -134,16 +135,18 @@ class Repeats:
 
 class LoopView:
     """Tool calls that repeat. `equal`: same name and arguments; `shapes`: same once ids and times are masked, with the
-    same outcome each time; `pairs` and `names`: repeats with nothing new learned, by arguments or by name alone."""
+    same outcome each time; `pairs` and `names`: repeats with nothing new learned, by arguments or by name alone;
+    `again`: calls made again in a turn, however far apart."""
 
     __slots__ = (
         "_alternating_since", "_last_name", "_name_before", "_progress", "_seen", "_tool_names", "_tool_number",
-        "_turned_at", "alternations", "equal", "names", "pairs", "shapes",
+        "_turned_at", "again", "alternations", "equal", "names", "pairs", "shapes",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.equal, self.shapes, self.pairs, self.names = Repeats(), Repeats(), Repeats(), Repeats()
         self.alternations = AlternationView()
+        self.again = AgainView()
         self._tool_number = self._turned_at = 0
         self._last_name = self._name_before = ""
         self._alternating_since = 1
@@ -182,6 +185,8 @@ class LoopView:
         self._note_progress(call, error_hash if call.failed else output_hash)
         if call.failed or call.tool_number <= max(self._turned_at, self._tool_number - MAX_WINDOW):
             return
+        if call.args_hash:
+            self.again.answered(call)
         outcome = output_hash or (str(output_length) if output_length else "")
         # where nothing was masked, `equal` has it already
         if call.shape_hash and outcome and call.shape_hash != call.args_hash:
@@ -206,6 +211,7 @@ class LoopView:
         for repeats in (self.equal, self.shapes, self.pairs, self.names):
             repeats.turn()
         self.alternations.turn()
+        self.again.turn()
         self._seen.clear()
         self._last_name = self._name_before = ""
         self._turned_at = self._tool_number
@@ -213,10 +219,12 @@ class LoopView:
     @property
     def repeating(self) -> bool:
         """Whether anything was ever repeated, whatever the window: most runs have nothing to look at."""
-        return bool(self.equal.clusters or self.names.clusters or self.shapes.clusters or self.pairs.clusters)
+        return bool(self.equal.clusters or self.names.clusters or self.shapes.clusters or self.pairs.clusters) or bool(
+            self.again.widest.repeats
+        )
 
     @property
     def entries(self) -> int:
         """How many things are kept, for the estimate of bytes."""
         kept = self.equal.entries + self.shapes.entries + self.pairs.entries + self.names.entries
-        return kept + len(self._seen) + len(self._tool_names) + self.alternations.entries
+        return kept + len(self._seen) + len(self._tool_names) + self.alternations.entries + self.again.entries

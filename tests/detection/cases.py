@@ -93,7 +93,10 @@ CASES = {
     "tool_loop": Case(
         _calls(1, 1, 1),
         _calls(1, 1, 2),
-        kinds={"weak": Script().started().tool("search", 1, "same").tool("search", 1, "same").completed()},
+        kinds={
+            "weak": Script().started().tool("search", 1, "same").tool("search", 1, "same").completed(),
+            "scattered": _calls(1, 2, 3, 1, 2),
+        },
     ),
     "prompt_injection_signal": Case(
         Script().started(injection_signal={"matched_pattern_count": 2, "matched_patterns": ["act_as", "jailbreak"]}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dunetrace.events import Event
@@ -21,6 +22,32 @@ class Recorded(NamedTuple):
 
     row: dict[str, Any]
     events: list[Event]
+
+
+class FormatError(Exception):
+    """A file of recorded runs that cannot be read; the message says which, where, and what is asked of it."""
+
+
+def read(path: Path) -> list[Recorded]:
+    """The runs of a file of one's own: JSON lines, gzipped or not, in either format. Raises FormatError."""
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw).decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read ({type(error).__name__})") from None
+    return [_read_line(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _read_line(path: Path, number: int, line: str) -> Recorded:
+    try:
+        row = json.loads(line)
+        make = _airline_run if "messages" in row else _structure_run
+        return Recorded(row, list(make(row)))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration, RuntimeError) as error:
+        raise FormatError(
+            f"{path}, line {number}: not a recorded run ({type(error).__name__}: {error}). A line is an object with "
+            "id, agent, success, and either model, messages and llm_prompt_chars, or events"
+        ) from None
 
 
 def _rows(name: str) -> list[dict[str, Any]]:

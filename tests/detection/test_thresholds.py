@@ -34,7 +34,7 @@ def test_an_agent_overrides_only_what_it_names() -> None:
 
 def test_the_defaults_are_what_is_promised() -> None:
     assert {name: asdict(section.thresholds) for name, section in DEFAULT.default.items()} == {
-        "tool_loop": {"threshold": 3, "window": 5},
+        "tool_loop": {"threshold": 3, "window": 5, "again": 2},
         "tool_thrashing": {"window": 6},
         "tool_avoidance": {"min_llm_calls": 2},
         "goal_abandonment": {"stall_steps": 4},

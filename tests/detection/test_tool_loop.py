@@ -77,12 +77,49 @@ def test_a_loop_at_the_start_is_still_known_at_the_end_of_a_long_run() -> None:
     assert high(script.completed()).evidence["last_step"] == 3
 
 
+def scattered(script: Script, **limits: int) -> Finding:
+    finding = found(script, **limits)
+    assert finding is not None and finding.severity is Severity.MEDIUM and finding.evidence["kind"] == "scattered"
+    assert 0.5 <= finding.confidence <= 0.6
+    return finding
+
+
+def _far_apart(*calls: int, **answer: bool) -> Script:
+    """Calls with these arguments, each followed by a good many others."""
+    script = Script().started()
+    for place, args in enumerate(calls):
+        script.tool("search", args, **answer)
+        for other in range(7):
+            script.tool(f"tool-{other}", f"{place} {other}")
+    return script
+
+
+def test_calls_made_again_in_a_turn_are_a_weak_sign_however_far_apart() -> None:
+    finding = scattered(_far_apart(1, 2, 1, 2))
+    assert (finding.evidence["wasted_calls"], finding.evidence["call_count"]) == (2, 4)
+    assert (finding.evidence["first_step"], finding.evidence["last_step"]) == (17, 25)
+    assert found(_far_apart(1, 2, 1)) is None
+    assert found(_far_apart(1, 2, 1, 2), again=3) is None
+
+
+def test_one_call_made_again_needs_to_be_so_more_often() -> None:
+    assert scattered(_far_apart(1, 1, 1, 1, 1)).evidence["wasted_calls"] == 4
+    assert found(_far_apart(1, 1, 1, 1)) is None  # asking now and then how something stands is no loop
+
+
+def test_what_failed_or_was_asked_for_anew_was_not_made_again() -> None:
+    assert found(_far_apart(1, 2, 1, 2, ok=False)) is None
+    script = _far_apart(1, 2).user()
+    script.events += _far_apart(1, 2).events[1:]
+    assert found(script) is None
+
+
 def test_any_threshold_within_bounds_is_served_by_the_same_fold() -> None:
     script = repeat(Script(), 12)
     run = folded(script)
     for size in range(2, 21):
         finding = DETECTOR.detect(run, ToolLoopThresholds(threshold=size, window=max(size, 5)))
-        assert (finding is not None) is (size <= 12)
+        assert (finding is not None and finding.severity is Severity.HIGH) is (size <= 12)
     assert check({"default": {"tool_loop": {"threshold": 20, "window": 100}}})
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import PAGES, code_blocks
+from tests.sdk.instrument.provider import running_provider
 from tests.shared import CHECKOUT
 
 BLOCKS = [(page, code) for page in PAGES for code in code_blocks(page, "python")]
@@ -22,18 +23,18 @@ BLOCKS = [(page, code) for page in PAGES for code in code_blocks(page, "python")
     ("page", "code"), BLOCKS, ids=[f"{page.name}-{number}" for number, (page, _) in enumerate(BLOCKS)]
 )
 def test_python_runs(page: Path, code: str, tmp_path: Path) -> None:
-    """As a script of its own, with the SDK switched off so that it needs no server."""
+    """As a script of its own, with the SDK switched off so that it needs no server; models are asked of a local one."""
     script = tmp_path / "block.py"
     script.write_text(code, "utf-8")
-    environment = {**os.environ, "DUNETRACE_DISABLED": "1", "PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with running_provider() as provider:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(script)],
+            env={**os.environ, "DUNETRACE_DISABLED": "1", "PYTHONPATH": str(CHECKOUT), **provider.environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -28,7 +28,9 @@ def answering(*answers: Answer) -> Callable[[str, bytes], Answer]:
 
 
 @pytest.mark.parametrize(
-    "trouble", [Answer(500), Answer(503, {"Retry-After": "0.05"}), Answer(429), Answer(408), RESET], ids=lambda answer: str(answer.status)
+    "trouble",
+    [Answer(500), Answer(503, {"Retry-After": "0.05"}), Answer(429), Answer(408), RESET],
+    ids=lambda answer: str(answer.status),
 )
 def test_a_passing_trouble_is_tried_again_with_the_same_bytes_and_key(
     client: Make, sink: Sink, trouble: Answer
