@@ -73,8 +73,8 @@ def compare(name: str, call: Callable[[], object], calls: int, blocks: int) -> N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What auto-instrumentation costs the agent's thread.")
-    parser.add_argument("--calls", type=int, default=100, help="a block (%(default)s)")
-    parser.add_argument("--blocks", type=int, default=15, help="of each kind (%(default)s)")
+    parser.add_argument("--calls", type=int, default=20, help="a block (%(default)s)")
+    parser.add_argument("--blocks", type=int, default=101, help="of each kind (%(default)s)")
     asked = parser.parse_args()
     for name, call in _calls().items():
         compare(name, call, asked.calls, asked.blocks)

@@ -60,7 +60,7 @@ def runs_of_22(count: int) -> Iterator[Script]:
 
 async def _store(url: str, scripts: Iterable[Script]) -> None:
     """Put runs into Postgres as the writer does, without a server."""
-    conn = await asyncpg.connect(url)
+    conn: Any = await asyncpg.connect(url)
     try:
         left = iter(scripts)
         number = 0
@@ -96,8 +96,8 @@ def _wait_judged(server: Server) -> float:
 
 def _percentiles(values: list[float], unit: str) -> str:
     ordered = sorted(values)
-    at = lambda share: ordered[min(len(ordered) - 1, int(len(ordered) * share))]  # noqa: E731
-    return f"p50 {at(0.5):,.1f} {unit}, p99 {at(0.99):,.1f} {unit}, most {ordered[-1]:,.1f} {unit}"
+    p50, p99 = (ordered[int((len(ordered) - 1) * share)] for share in (0.5, 0.99))
+    return f"p50 {p50:,.1f} {unit}, p99 {p99:,.1f} {unit}, most {ordered[-1]:,.1f} {unit}"
 
 
 def finished(directory: Path, size: int) -> str:

@@ -128,6 +128,11 @@ class Dunetrace:
 
         `user_input`, `system_prompt` and `task` are hashed here; `parent_run_id` is the run this one is opened in
         unless it is given; `agent_id` left out is ``DUNETRACE_AGENT_ID``.
+
+        >>> with dt.run("support", user_input="Where is it?", model="gpt-4o", tools=["search"]) as run:
+        ...     run.final_answer()
+        >>> run.exit_reason
+        'final_answer'
         """
         for keyword in unknown:
             lifecycle.debug(f"run: unknown argument {keyword!r}", once=f"run {keyword}")
@@ -212,16 +217,47 @@ class Dunetrace:
         given = "" if decorators.is_function(name) else plain.name(name)
         return decorators.applied(lambda function: decorators.as_tool(function, given), name)
 
+    def init(self, agent_id: str = "", frameworks: Iterable[str] | None = None) -> list[str]:
+        """Name the agent of runs that name none, and instrument libraries: `auto_instrument`, whose answer it gives.
+
+        >>> dt.init("support", frameworks=["httpx"])
+        ['httpx']
+        """
+        self._agent_id = plain.name(agent_id) or self._agent_id
+        return self.auto_instrument(frameworks)
+
+    def auto_instrument(self, frameworks: Iterable[str] | None = None) -> list[str]:
+        """Record what these libraries do inside runs, of any client; those that are recorded now.
+
+        ``httpx``, ``requests``, ``openai`` and ``anthropic``; left out: all that are installed. Undone by
+        `dunetrace.sdk.instrument.remove`.
+
+        >>> "httpx" in dt.auto_instrument()
+        True
+        """
+        if self._settings.disabled:
+            return []
+        from dunetrace.sdk.instrument import install  # noqa: PLC0415 - for those who ask
+
+        return install(frameworks)
+
     @quiet(fallback=None)
     def mark_deploy(self, agent_id: str, version: str) -> None:
-        """Note that `version` of the agent is live from now on; sent in the background, shown as a mark on trends."""
+        """Note that `version` of the agent is live from now on; sent in the background, shown as a mark on trends.
+
+        >>> dt.mark_deploy("support", "2f1c9ab0")
+        """
         for shipper in self._shippers:
             if isinstance(shipper.output, HttpOutput):
                 shipper.call(shipper.output.deploy(plain.name(agent_id), plain.name(version)))
 
     @quiet(fallback=False)
     def flush(self, timeout: float = 5.0) -> bool:
-        """Send what waits, for at most `timeout` seconds. True only when every event since the last flush arrived."""
+        """Send what waits, for at most `timeout` seconds. True only when every event since the last flush arrived.
+
+        >>> dt.flush(timeout=5.0)
+        True
+        """
         deadline = time.monotonic() + float(timeout)
         up_to = next(numbers)
         answers = [shipper.flush(up_to, max(0.0, deadline - time.monotonic())) for shipper in self._shippers]
@@ -232,6 +268,9 @@ class Dunetrace:
         """Send what waits, for at most `timeout` seconds, and stop. True when every event since the last flush arrived.
 
         Events emitted afterwards are dropped and counted.
+
+        >>> dt.shutdown(timeout=5.0)
+        True
         """
         deadline = time.monotonic() + float(timeout)
         for shipper in self._shippers:
@@ -240,7 +279,12 @@ class Dunetrace:
         return all(answers)
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """For each output (`http`, `ndjson`, `otel`): events emitted, acknowledged, rejected, dropped, waiting; attempts."""
+        """For each output (`http`, `ndjson`, `otel`): events emitted, acknowledged, rejected, dropped,
+        waiting; attempts.
+
+        >>> sorted(dt.stats()["http"])
+        ['acknowledged', 'attempts', 'dropped', 'emitted', 'rejected', 'waiting']
+        """
         return {s.output.name: s.ring.stats() | {"attempts": s.attempts} for s in self._shippers}
 
 

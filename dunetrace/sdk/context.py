@@ -120,7 +120,10 @@ class RunContext:
 
     @quiet(fallback=0)
     def llm_called(self, model: str, prompt_tokens: int | None = 0) -> int:
-        """The model is called with a prompt of `prompt_tokens`. The call's id, for `llm_responded`."""
+        """The model is called with a prompt of `prompt_tokens`. The call's id, for `llm_responded`.
+
+        >>> call = run.llm_called("gpt-4o", prompt_tokens=180)
+        """
         return self._call(
             "llm.called", self._llm, {"model": plain.name(model), "prompt_tokens": plain.count(prompt_tokens)}
         )
@@ -144,6 +147,9 @@ class RunContext:
 
         `cached_prompt_tokens` are those of the prompt that the provider read from its cache, for what the run costs.
         `error`, hashed, is why there is no whole answer; `finish_reason` is None then.
+
+        >>> call = run.llm_called("gpt-4o")
+        >>> run.llm_responded(completion_tokens=22, finish_reason="stop", output="In section 3.", call_id=call)
         """
         call = self._llm.close(call_id, "")
         payload = {
@@ -161,7 +167,10 @@ class RunContext:
 
     @quiet(fallback=0)
     def tool_called(self, tool_name: str, args: object = None) -> int:
-        """A tool is called. `args` is hashed as canonical JSON. The call's id, for `tool_responded`."""
+        """A tool is called. `args` is hashed as canonical JSON. The call's id, for `tool_responded`.
+
+        >>> call = run.tool_called("search", {"query": "refunds"})
+        """
         self._tool_calls += 1
         name = plain.name(tool_name)
         late = self._content.args({} if args is None else args)
@@ -179,7 +188,11 @@ class RunContext:
         output: object = None,
         call_id: int | None = None,
     ) -> None:
-        """A tool gave a result or failed. `output` and `error` are hashed and measured."""
+        """A tool gave a result or failed. `output` and `error` are hashed and measured.
+
+        >>> call = run.tool_called("search", {"query": "refunds"})
+        >>> run.tool_responded("search", success=False, error="timed out", call_id=call)
+        """
         name = plain.name(tool_name)
         call = self._tool.close(call_id, name)
         payload = {
@@ -193,7 +206,10 @@ class RunContext:
 
     @quiet(fallback=0)
     def retrieval_called(self, index_name: str, query_hash: str = "", *, query: object = None) -> int:
-        """An index is searched. `query` is hashed. The call's id."""
+        """An index is searched. `query` is hashed. The call's id.
+
+        >>> call = run.retrieval_called("policies", query="refunds")
+        """
         name = plain.name(index_name)
         payload: dict[str, Any] = {"index_name": name}
         if query is None:
@@ -213,7 +229,11 @@ class RunContext:
         content: object = None,
         call_id: int | None = None,
     ) -> None:
-        """The index gave `result_count` results, the best with `top_score`. `content` is hashed and measured."""
+        """The index gave `result_count` results, the best with `top_score`. `content` is hashed and measured.
+
+        >>> call = run.retrieval_called("policies", query="refunds")
+        >>> run.retrieval_responded("policies", 4, top_score=0.71, call_id=call)
+        """
         name = plain.name(index_name)
         call = self._retrieval.close(call_id, name)
         payload = {
@@ -226,18 +246,27 @@ class RunContext:
 
     @quiet(fallback=None)
     def external_signal(self, signal_name: str, source: str = "", **meta: object) -> None:
-        """Something outside of the agent happened. Numbers and flags of `meta` travel, text is hashed and measured."""
+        """Something outside of the agent happened. Numbers and flags of `meta` travel, text is hashed and measured.
+
+        >>> run.external_signal("rate_limit", source="model", http_status=429)
+        """
         payload = {"signal_name": plain.name(signal_name), "source": plain.name(source)}
         self._emit("external.signal", self.step, payload, (self._content.meta(meta),))
 
     @quiet(fallback=None)
     def user_message(self, text: str) -> None:
-        """A further turn of the user inside this run. Scanned for injection and hashed."""
+        """A further turn of the user inside this run. Scanned for injection and hashed.
+
+        >>> run.user_message("I meant my second order.")
+        """
         self._emit("user.message", self.step, {}, (self._content.user_message(text),))
 
     @quiet(fallback=None)
     def final_answer(self) -> None:
-        """The agent has given its answer: the run will end as `final_answer`."""
+        """The agent has given its answer: the run will end as `final_answer`.
+
+        >>> run.final_answer()
+        """
         if not self._ended:
             self.exit_reason = "final_answer"
 

@@ -315,7 +315,7 @@ def test_recursion_is_runs_beneath_runs(dt: Dunetrace, sink: Sink) -> None:
     assert parents[0] is None and len(set(parents)) == 4
 
 
-@pytest.mark.parametrize("odd", [5, None, object(), [], b"name"])
+@pytest.mark.parametrize("odd", [5, None, object(), [], b"name"], ids=["number", "none", "object", "list", "bytes"])
 def test_odd_arguments_decorate_all_the_same(dt: Dunetrace, odd: Any) -> None:
     def function(x: int) -> int:
         return x

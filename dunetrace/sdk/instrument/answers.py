@@ -5,7 +5,6 @@ A whole answer is read as a stream of one piece.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 _MOST_CHARS = 4 * 1024 * 1024  # of an answer's text that are kept to be hashed; of a longer one the length is told
@@ -68,7 +67,16 @@ _DONE = {"stop", "end_turn"}  # as an answer also ends that was told to ask for 
 
 
 def field(value: Any, *names: str) -> Any:
-    """The attribute or the entry at the end of this path, None where there is none."""
+    """The attribute or the entry at the end of this path, None where there is none.
+
+    Looked up in the model's own dicts: asking a pydantic model for what it has not got takes a microsecond each time.
+    """
     for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+        if type(value) is dict:
+            value = value.get(name)
+            continue
+        held = getattr(value, "__dict__", None)
+        if held is not None and name not in held:
+            held = getattr(value, "__pydantic_extra__", None)
+        value = held.get(name) if held else None
     return value

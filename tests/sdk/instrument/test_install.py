@@ -184,6 +184,21 @@ def test_the_guard_stops_the_agent_before_the_call_is_made(
     assert len(provider.asked) < 50
 
 
+def test_what_the_guards_callback_requests_is_no_tool(client: Callable[..., Dunetrace], provider: Provider) -> None:
+    """As where it tells a chat; else it would be judged again, and call back again."""
+    instrument.install(["httpx"])
+    told: list[str] = []
+
+    def tell(signal: DunetraceSignal) -> None:
+        told.append(httpx.post(f"{provider.url}/chat", json={"text": signal.title}).text)
+
+    with client(on_signal=tell).run("agent") as run:
+        for _ in range(6):
+            httpx.post(f"{provider.url}/search", json={"q": "the same"})
+        assert run.step == 6
+    assert told
+
+
 def test_installed_from_many_threads_at_once(provider: Provider, recording: Recording) -> None:
     """Watched once, and put back whole."""
     before = methods()
