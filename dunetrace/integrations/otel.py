@@ -18,8 +18,8 @@ try:
     from opentelemetry.sdk.trace.id_generator import IdGenerator as _  # noqa: F401 - the API alone is not enough
 except ImportError as error:
     raise ImportError(
-        "dunetrace.integrations.otel needs opentelemetry-sdk: install Dunetrace with the extra `otel`, from its checkout "
-        "by `pip install '.[otel]'`, or opentelemetry-sdk itself"
+        "dunetrace.integrations.otel needs opentelemetry-sdk: install Dunetrace with the extra `otel`, from its "
+        "checkout by `pip install '.[otel]'`, or opentelemetry-sdk itself"
     ) from error
 
 from dunetrace.detectors.judging import Phase
@@ -167,7 +167,7 @@ class DunetraceOTelExporter:
             else:
                 lifecycle.warn_once(
                     "otel provider",
-                    "the OpenTelemetry provider is none of opentelemetry.sdk.trace: trace ids will not be the runs' ids",
+                    "the OpenTelemetry provider is none of opentelemetry.sdk.trace: trace ids will not be the runs'",
                 )
         return self._tracer
 

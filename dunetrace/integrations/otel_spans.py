@@ -1,15 +1,13 @@
 """The spans of one run: `agent_run` and in it `llm_call`, `tool_call`, `retrieval`. Made by `otel` from its events.
 
-Attributes are the payload's keys as ``dunetrace.<key>``, and the names of OpenTelemetry's GenAI conventions beside them
-where there is one. Everything is in a span's start, end, attributes and status by the time the span ends.
+What they are called and say is listed in docs/sdk/outputs.md; the names of attributes are in `otel_attributes`.
 """
 
 from __future__ import annotations
 
-import json
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +29,7 @@ from dunetrace.detectors.judging import Phase, judge
 from dunetrace.detectors.thresholds import AgentLimits
 from dunetrace.errors import DetectorError
 from dunetrace.events import Event
+from dunetrace.integrations.otel_attributes import CALLED, RESPONDED, RUN_NAMES, Kind, attributes_of, signal_attributes
 from dunetrace.runs import RunState
 from dunetrace.sdk import lifecycle
 from dunetrace.sdk.ring import Segment
@@ -38,7 +37,6 @@ from dunetrace.signals import FailureSignal, Severity
 
 MAX_OPEN_CALLS: Final = 1_000  # of a run; beyond it the oldest is ended
 _SPAN_BYTES = 5_000  # what an open span takes, about
-_LARGEST_INT = 2**63 - 1  # of OTLP
 _UUID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _LOW_HALF = 2**64 - 1
 
@@ -47,7 +45,7 @@ def root_context(run_id: str) -> SpanContext:
     """The ids of a run's `agent_run` span, the same in every process, so that anybody can link to it.
 
     The trace id is the number of the run's UUID; of a run_id that is none, the first 128 bits of the SHA-256 of its
-    UTF-8. The span id is the lower half of the trace id.
+    UTF-8, the last one set. The span id is the lower half of the trace id.
     """
     trace_id = int(run_id.replace("-", ""), 16) if _UUID.fullmatch(run_id) else 0
     if not trace_id & _LOW_HALF:
@@ -56,51 +54,17 @@ def root_context(run_id: str) -> SpanContext:
 
 
 class RunIds(IdGenerator):
-    """Gives the next root span the ids in `root`, and every other span a random one."""
+    """Gives a span the ids in `root` while there are some, else random ones, which are not those the agent draws."""
 
     def __init__(self) -> None:
         self.root: SpanContext | None = None
+        self._rng = random.Random()
 
     def generate_trace_id(self) -> int:
-        return random.getrandbits(128) if self.root is None else self.root.trace_id
+        return self._rng.getrandbits(128) or 1 if self.root is None else self.root.trace_id
 
     def generate_span_id(self) -> int:
-        root, self.root = self.root, None
-        return random.getrandbits(64) or 1 if root is None else root.span_id
-
-
-class _Kind(NamedTuple):
-    """A kind of call: its span, what all of them say, other names for keys, what its failure is called."""
-
-    span: str
-    operation: str
-    names: Mapping[str, tuple[str, ...]]
-    failure: str
-
-
-_LLM = _Kind(
-    "llm_call",
-    "chat",
-    {
-        "model": ("gen_ai.request.model",),
-        "prompt_tokens": ("gen_ai.usage.input_tokens",),
-        "cached_prompt_tokens": ("gen_ai.usage.cache_read.input_tokens",),
-        "completion_tokens": ("gen_ai.usage.output_tokens",),
-        "finish_reason": ("gen_ai.response.finish_reason",),
-    },
-    "llm call failed",
-)
-_TOOL = _Kind("tool_call", "execute_tool", {"tool_name": ("dunetrace.tool_name", "gen_ai.tool.name")}, "tool call failed")
-_RETRIEVAL = _Kind(
-    "retrieval",
-    "retrieval",
-    {"index_name": ("dunetrace.index_name", "gen_ai.data_source.id")},
-    "retrieval failed",
-)
-_CALLED = {"llm.called": _LLM, "tool.called": _TOOL, "retrieval.called": _RETRIEVAL}
-_RESPONDED = {"llm.responded": _LLM, "tool.responded": _TOOL, "retrieval.responded": _RETRIEVAL}
-_RUN_NAMES = {"error_type": ("dunetrace.error_type", "error.type"), "model": ("dunetrace.model",)}
-_LEFT_OUT = frozenset({"call_id", "injection_signal"})  # pairs events; is a signal of its own
+        return self._rng.getrandbits(64) or 1 if self.root is None else self.root.span_id
 
 
 class _OpenCall(NamedTuple):
@@ -147,14 +111,14 @@ class RunSpans:
             "gen_ai.agent.version": event.agent_version,
         } | ({"dunetrace.parent_run_id": parent} if parent else {})
         self._began_ns = _ns(event.timestamp)
+        links = [Link(root_context(parent))] if parent else None
         self._ids.root = root_context(event.run_id)
-        self.root = self._tracer.start_span(
-            "agent_run",
-            context=Context(),
-            attributes=attributes,
-            links=[Link(root_context(parent))] if parent else None,
-            start_time=self._began_ns,
-        )
+        try:
+            self.root = self._tracer.start_span(
+                "agent_run", context=Context(), attributes=attributes, links=links, start_time=self._began_ns
+            )
+        finally:
+            self._ids.root = None
         self._context = set_span_in_context(self.root, Context())
 
     def take(self, event: Event) -> None:
@@ -186,10 +150,10 @@ class RunSpans:
         if self.root is not None:
             payload = event.payload
             tools = {"tools": ",".join(payload["tools"])} if "tools" in payload else {}
-            self.root.set_attributes(_attributes(payload | tools, _RUN_NAMES))
+            self.root.set_attributes(attributes_of(payload | tools, RUN_NAMES))
 
     def _called(self, event: Event) -> None:
-        kind = _CALLED[event.event_type]
+        kind = CALLED[event.event_type]
         call = self._begin(kind, event, _ns(event.timestamp))
         self._calls[event.payload.get("call_id")] = call
         if len(self._calls) > MAX_OPEN_CALLS:
@@ -198,11 +162,11 @@ class RunSpans:
             oldest.span.end(max(_ns(event.timestamp), oldest.began_ns))
 
     def _responded(self, event: Event) -> None:
-        kind, payload, at_ns = _RESPONDED[event.event_type], event.payload, _ns(event.timestamp)
+        kind, payload, at_ns = RESPONDED[event.event_type], event.payload, _ns(event.timestamp)
         call = self._calls.pop(payload.get("call_id"), None)
         if call is None:  # it was never said to begin
             call = self._begin(kind, event, at_ns - int((payload.get("latency_ms") or 0) * 1e6))
-        attributes = _attributes(payload, kind.names)
+        attributes = attributes_of(payload, kind.names)
         if "finish_reason" in payload:
             attributes["gen_ai.response.finish_reasons"] = (payload["finish_reason"],)
         call.span.set_attributes(attributes)
@@ -212,13 +176,15 @@ class RunSpans:
             call.span.set_status(Status(StatusCode.ERROR, "retrieval returned 0 results"))
         call.span.end(max(at_ns, call.began_ns))
 
-    def _begin(self, kind: _Kind, event: Event, at_ns: int) -> _OpenCall:
+    def _begin(self, kind: Kind, event: Event, at_ns: int) -> _OpenCall:
         attributes = {
             "gen_ai.operation.name": kind.operation,
             "dunetrace.step_index": event.step_index,
-            **_attributes(event.payload, kind.names),
+            **attributes_of(event.payload, kind.names),
         }
-        return _OpenCall(self._tracer.start_span(kind.span, self._context, attributes=attributes, start_time=at_ns), at_ns)
+        return _OpenCall(
+            self._tracer.start_span(kind.span, self._context, attributes=attributes, start_time=at_ns), at_ns
+        )
 
     def _signalled(self, event: Event) -> None:
         """An event on the call that is under way, else on the run."""
@@ -227,12 +193,12 @@ class RunSpans:
         if span is not None:
             meta = event.payload.get("meta") or {}
             payload = {key: value for key, value in event.payload.items() if key != "meta"}
-            attributes = _attributes(payload | {f"meta.{key}": value for key, value in meta.items()}, {})
+            attributes = attributes_of(payload | {f"meta.{key}": value for key, value in meta.items()}, {})
             span.add_event(event.payload.get("signal_name") or "external_signal", attributes, _ns(event.timestamp))
 
     def _ended(self, event: Event) -> None:
         if self.root is not None:
-            self.root.set_attributes(_attributes(event.payload, _RUN_NAMES))
+            self.root.set_attributes(attributes_of(event.payload, RUN_NAMES))
 
     # ---- the end
 
@@ -249,7 +215,7 @@ class RunSpans:
         assert root is not None
         attributes: dict[str, Any] = {}
         for index, signal in reversed(list(enumerate(signals))):
-            attributes |= _signal_attributes(f"dunetrace.signal.{index}", signal)
+            attributes |= signal_attributes(f"dunetrace.signal.{index}", signal)
         attributes |= {
             "dunetrace.agent_id": state.agent_id,  # said again, so that they are not the oldest
             "dunetrace.run_id": state.run_id,
@@ -273,48 +239,12 @@ class RunSpans:
 
 _HANDLERS: dict[str, Callable[[RunSpans, Event], None]] = {
     "run.started": RunSpans._started,
-    **dict.fromkeys(_CALLED, RunSpans._called),
-    **dict.fromkeys(_RESPONDED, RunSpans._responded),
+    **dict.fromkeys(CALLED, RunSpans._called),
+    **dict.fromkeys(RESPONDED, RunSpans._responded),
     "external.signal": RunSpans._signalled,
     "run.completed": RunSpans._ended,
     "run.errored": RunSpans._ended,
 }
-
-
-def _signal_attributes(prefix: str, signal: FailureSignal) -> dict[str, Any]:
-    said: dict[str, Any] = {
-        "failure_type": str(signal.failure_type),
-        "severity": str(signal.severity),
-        "confidence": signal.confidence,
-        "step_index": signal.step_index,
-        **({"shadow": True} if signal.shadow else {}),
-        **{f"evidence.{key}": value for key, value in signal.evidence.items()},
-    }
-    values = {f"{prefix}.{key}": _value(value) for key, value in said.items()}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _attributes(payload: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, given in payload.items():
-        value = None if key in _LEFT_OUT else _value(given)
-        if value is not None:
-            found |= dict.fromkeys(names.get(key, (f"dunetrace.{key}",)), value)
-    return found
-
-
-def _value(value: Any) -> Any:
-    """`value` as an attribute may be: a number within 64 bits, a flag, text, a list of one of them, else JSON."""
-    if isinstance(value, int) and abs(value) > _LARGEST_INT:
-        return None
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple) and len(kinds := {type(item) for item in value}) <= 1 and kinds <= _PLAIN:
-        return tuple(value)
-    return json.dumps(value, separators=(",", ":"))
-
-
-_PLAIN = {bool, int, float, str}
 
 
 def _ns(timestamp: float) -> int:

@@ -47,6 +47,7 @@ class NdjsonOutput:
         lines and is said once."""
         if parcel is not self._unfinished:
             self._unfinished, self._done_bytes = parcel, 0
+        before = self._done_bytes
         try:
             done = self._write(parcel.body, min(timeout_s, _LONGEST_WAIT_S))
         except (OSError, ValueError, AttributeError) as error:
@@ -55,8 +56,9 @@ class NdjsonOutput:
         if done:
             self._unfinished = None
             return Outcome(Verdict.DONE)
-        lifecycle.warn_once("stdout full", "nobody reads stdout; events wait, and are dropped when too many do")
-        return Outcome(Verdict.AGAIN, retry_after_s=0.05, answered=False)
+        if self._done_bytes == before:
+            lifecycle.warn_once("stdout full", "nobody reads stdout; events wait, and are dropped when too many do")
+        return Outcome(Verdict.AGAIN, retry_after_s=0.05, answered=self._done_bytes > before)
 
     def reset(self) -> None:
         """What is half written is the parent's."""
@@ -74,10 +76,7 @@ class NdjsonOutput:
             _buffer_by_lines(stream)
             self._buffered_by_lines = stream
         deadline = time.monotonic() + timeout_s
-        for piece in _pieces(body[self._done_bytes :]):
-            if not self._write_piece(descriptor, piece, deadline):
-                return False
-        return True
+        return all(self._write_piece(descriptor, piece, deadline) for piece in _pieces(body[self._done_bytes :]))
 
     def _write_piece(self, descriptor: int, piece: bytes, deadline: float) -> bool:
         """Whole lines in one write where they fit a pipe; the rest of a longer one as it is taken."""

@@ -31,6 +31,7 @@ from dunetrace.integrations.otel import DunetraceOTelExporter
 from tests.integrations.conftest import Traced
 from tests.sdk.programs.running import environment
 from tests.sdk.sink import Sink
+from tests.shared import CHECKOUT
 
 Make = Callable[..., Dunetrace]
 TIMEOUT_S = 60
@@ -98,7 +99,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 provider = TracerProvider()
-provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(sys.argv[1] + "/v1/traces"), schedule_delay_millis=60_000))
+exporter = OTLPSpanExporter(sys.argv[1] + "/v1/traces")
+provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=60_000))
 """
 
 
@@ -342,10 +344,9 @@ def test_a_run_of_a_million_events_costs_a_bounded_amount_of_memory() -> None:
 
 def test_without_opentelemetry_the_extra_is_named() -> None:
     """In an interpreter that has nothing but the standard library and this checkout."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {environment()['PYTHONPATH']!r}); import dunetrace.integrations.otel"],
-        capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
-    )  # fmt: skip
+    code = f"import sys; sys.path.insert(0, {str(CHECKOUT)!r}); import dunetrace.integrations.otel"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 1
     assert "ImportError: dunetrace.integrations.otel needs opentelemetry-sdk" in done.stderr
     assert "pip install '.[otel]'" in done.stderr
@@ -358,7 +359,8 @@ def test_what_is_off_is_not_imported() -> None:
             del sys.modules[name]
         from dunetrace import Dunetrace
         Dunetrace(None)
-        print(sorted(name for name in sys.modules if name.startswith(("dunetrace.integrations", "dunetrace.sdk.ndjson"))))
+        optional = ("dunetrace.integrations", "dunetrace.sdk.ndjson")
+        print([name for name in sys.modules if name.startswith(optional)])
         """,
         "http://127.0.0.1:9",
     )

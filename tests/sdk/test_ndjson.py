@@ -55,6 +55,10 @@ def events(lines: list[bytes]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.startswith(b"{")]
 
 
+def named(out: bytes) -> dict[str, dict[str, Any]]:
+    return {line["agent_id"] + line["event_type"]: line for line in events(out.splitlines())}
+
+
 @pytest.mark.parametrize("capture", ["ndjson-0.3.0.ndjson", "ndjson-0.5.7.ndjson"])
 def test_keys_order_and_time_are_as_captured(capfd: pytest.CaptureFixture[str], capture: str) -> None:
     dt = Dunetrace(None, emit_as_json=True)
@@ -64,8 +68,8 @@ def test_keys_order_and_time_are_as_captured(capfd: pytest.CaptureFixture[str], 
         with dt.run("child", user_input="x"):
             pass
     assert dt.shutdown(10)
-    captured = {line["agent_id"] + line["event_type"]: line for line in events(shared(f"captures/{capture}").read_bytes().splitlines())}
-    lines = {line["agent_id"] + line["event_type"]: line for line in events(capfd.readouterr().out.encode().splitlines())}
+    captured = named(shared(f"captures/{capture}").read_bytes())
+    lines = named(capfd.readouterr().out.encode())
     assert lines.keys() == captured.keys()
     moment = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
     for name, theirs in captured.items():
@@ -175,7 +179,8 @@ def test_a_late_reader_gets_everything_once() -> None:
 
 @pytest.mark.parametrize("what", ["sys.stdout.close()", "sys.stdout = None", "os.close(1)", "del sys.stdout"])
 def test_a_stdout_that_is_gone_is_said_once(what: str) -> None:
-    with start(f"{what}\nsome_runs(5); dt.flush(5); some_runs(5); print(dt.flush(5), dt.stats(), file=sys.stderr)") as process:
+    code = "some_runs(5); dt.flush(5); some_runs(5); print(dt.flush(5), dt.stats(), file=sys.stderr)"
+    with start(f"{what}\n{code}") as process:
         _, err = process.communicate(timeout=TIMEOUT_S)
     text = err.decode()
     assert text.count("dunetrace: events cannot be written to stdout") == 1
@@ -214,7 +219,7 @@ def test_what_is_stdout_when_it_is_written(client: Make) -> None:
         with dt.run("a"):
             pass
         assert dt.flush(5)
-    assert [line["event_type"] for line in events(text.getvalue().encode().splitlines())] == ["run.started", "run.completed"]
+    assert list(named(text.getvalue().encode())) == ["arun.started", "arun.completed"]
 
 
 def test_pieces_are_whole_lines_as_many_as_a_pipe_takes() -> None:
@@ -228,7 +233,9 @@ def test_pieces_are_whole_lines_as_many_as_a_pipe_takes() -> None:
 
 @pytest.mark.parametrize("http", [True, False])
 @pytest.mark.parametrize("ndjson", [True, False])
-def test_outputs_in_any_combination(client: Make, sink: Sink, capfd: pytest.CaptureFixture[str], http: bool, ndjson: bool) -> None:
+def test_outputs_in_any_combination(
+    client: Make, sink: Sink, capfd: pytest.CaptureFixture[str], http: bool, ndjson: bool
+) -> None:
     dt = client(emit_as_json=ndjson, **({} if http else {"endpoint": None}))
     with dt.run("a") as run:
         run.tool_called("t")
