@@ -11,7 +11,7 @@ from dunetrace.hashing import Hasher
 from dunetrace.sdk import lifecycle, plain, settings, threads
 from dunetrace.sdk.content import Backlog, Content, Unawaited
 from dunetrace.sdk.context import Recorder, RunPlan, numbers
-from dunetrace.sdk.outputs import NdjsonOutput, Output, is_output
+from dunetrace.sdk.outputs import Output, is_output
 from dunetrace.sdk.posting import HttpOutput
 from dunetrace.sdk.quiet import quiet
 from dunetrace.sdk.scope import RunScope
@@ -96,7 +96,7 @@ class Dunetrace:
         if self._settings.endpoint is not None:
             outputs.append(HttpOutput(self._settings.endpoint, self._settings.api_key, VERSION))
         if self._settings.emit_as_json:
-            outputs.append(NdjsonOutput())
+            outputs.append(_ndjson())
         if is_output(otel_exporter):
             outputs.append(otel_exporter)
         elif otel_exporter is not None:
@@ -279,7 +279,8 @@ class Dunetrace:
         return all(answers)
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """For each output (`http`, `ndjson`): events emitted, acknowledged, rejected, dropped, waiting; attempts.
+        """For each output (`http`, `ndjson`, `otel`): events emitted, acknowledged, rejected, dropped,
+        waiting; attempts.
 
         >>> sorted(dt.stats()["http"])
         ['acknowledged', 'attempts', 'dropped', 'emitted', 'rejected', 'waiting']
@@ -292,6 +293,13 @@ def _guard(on_signal: object, limits: object) -> Guard:
     from dunetrace.sdk.guard import Guard  # noqa: PLC0415 - with all detectors, only for those who ask
 
     return Guard(on_signal, limits)
+
+
+def _ndjson() -> Output:
+    lifecycle.load(("dunetrace.sdk.ndjson",))
+    from dunetrace.sdk.ndjson import NdjsonOutput  # noqa: PLC0415 - only for those who ask
+
+    return NdjsonOutput()
 
 
 def _retire(shippers: list[Shipper]) -> None:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from dunetrace.events import Event, normalise_finish_reason
+from dunetrace.events import normalise_finish_reason
 from dunetrace.hashing import agent_version
 from dunetrace.sdk import lifecycle, plain
 from dunetrace.sdk.content import Content, Late
@@ -110,7 +110,8 @@ class RunContext:
             self._state = RunState(self.run_id)
         try:
             while True:
-                self._state.fold(_event(self._history.popleft()))
+                record = self._history.popleft()
+                self._state.fold(record.event(record.content()))
         except IndexError:
             self._state.as_of = time.time()
         return self._state
@@ -347,18 +348,3 @@ def _latency_ms(given: object, call: OpenCall | None) -> float | None:
     if isinstance(given, Unset):
         return None if call is None else call.elapsed_ms()
     return plain.duration(given)
-
-
-def _event(record: Record) -> Event:
-    run = record.key
-    return Event(
-        event_type=record.event_type,
-        run_id=run.run_id,
-        agent_id=run.agent_id,
-        agent_version=run.agent_version,
-        step_index=record.step_index,
-        timestamp=record.timestamp,
-        payload=record.content(),
-        parent_run_id=run.parent_run_id,
-        received_at=record.timestamp,
-    )

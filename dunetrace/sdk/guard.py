@@ -18,14 +18,13 @@ import dunetrace.injection  # noqa: F401 - so that no run waits for it
 from dunetrace.detectors.declaration import Detector
 from dunetrace.detectors.judging import Phase, judge
 from dunetrace.detectors.registry import DETECTORS
-from dunetrace.detectors.thresholds import DEFAULT, AgentLimits, check
-from dunetrace.errors import SettingError
 from dunetrace.events import Event
 from dunetrace.explain import explain
 from dunetrace.hashing import Hasher
 from dunetrace.runs import RunState
 from dunetrace.sdk import lifecycle
 from dunetrace.sdk.content import LARGE_CHARS, Backlog, Content, Entries, Late, text_of
+from dunetrace.sdk.limits import checked
 from dunetrace.sdk.signal import DunetraceSignal
 from dunetrace.signals import FailureSignal, FailureType, Severity, without_digests
 
@@ -45,7 +44,7 @@ class Guard:
 
     def __init__(self, on_signal: object, limits: object) -> None:
         self.tell = _teller(on_signal)
-        self.limits = _checked(limits)
+        self.limits = checked(limits, "the guard")
         speaking = [d for d in DETECTORS if d.monotone and self._says(d)]
         # a call's arguments are evidence of what its answer shows, so they are compared in any case
         types = dict.fromkeys(("tool.called", *(event_type for d in speaking for event_type in d.fires_on)))
@@ -141,9 +140,7 @@ def _event(record: Record, *, compared: bool) -> Event:
         for late in record.late:
             made = late.comparable() if isinstance(late, ComparableLate) else late.resolve()
             payload = made | payload  # as in Record.content
-    run_id, agent_id, agent_version, parent_run_id = record.key
-    at = record.timestamp
-    return Event(record.event_type, run_id, agent_id, agent_version, record.step_index, at, payload, parent_run_id, at)
+    return record.event(payload)
 
 
 # ---- who is told
@@ -192,15 +189,6 @@ def _calling(callback: Tell) -> Tell:
             lifecycle.warn_once("async on_signal", "on_signal must be a plain function; an async one is not awaited")
 
     return tell
-
-
-def _checked(limits: object) -> AgentLimits:
-    try:
-        return DEFAULT.default if limits is None else check({"default": limits}).default
-    except Exception as error:  # a SettingError, or what a stranger's own methods do
-        fault = str(error).removeprefix("detectors.yml: ") if isinstance(error, SettingError) else "unreadable"
-        lifecycle.warn_once(f"limits {fault}", f"limits: {fault}; the guard goes by its defaults")
-        return DEFAULT.default
 
 
 # ---- comparable at once

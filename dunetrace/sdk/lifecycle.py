@@ -16,13 +16,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 EXIT_TIMEOUT_S = 5.0
 
 
 class Shipping(Protocol):
     """What this module does with a shipper."""
+
+    @property
+    def output(self) -> object:
+        """Where it ships to."""
 
     def begin_stop(self, deadline: float, *, patient: bool) -> None:
         """Ship what waits and end, at `deadline` (monotonic seconds) at the latest."""
@@ -91,14 +95,27 @@ def note_start() -> None:
         ends.Finalize(None, stop_all, exitpriority=0)
 
 
-def stop_all(timeout_s: float = EXIT_TIMEOUT_S, *, patient: bool = False) -> None:
-    """Stop every shipper, all within `timeout_s`. Without patience, a server that never answered is not waited for."""
+def stop_all(timeout_s: float = EXIT_TIMEOUT_S, *, patient: bool = False, of: object = None) -> None:
+    """Stop every shipper, or that `of` one output, all within `timeout_s`. Without patience, a server that never
+    answered is not waited for."""
     deadline = time.monotonic() + timeout_s
-    known = list(_shippers)
+    known = [shipper for shipper in _shippers if of is None or shipper.output is of]
     for shipper in known:
         shipper.begin_stop(deadline, patient=patient)
     for shipper in known:
         shipper.finish_stop(deadline)
+
+
+def stop_before_others(output: object) -> None:
+    """At exit, stop the shipper of `output` before what is registered with `atexit` already, such as the shutdown of
+    what it hands its events to."""
+    atexit.register(_stop_if_there, ref(output))
+
+
+def _stop_if_there(output: ref[object]) -> None:
+    there = output()
+    if there is not None:
+        stop_all(of=there)
 
 
 def _stop_in_celery(**_: object) -> None:

@@ -1,19 +1,17 @@
 """Where events may go, as one seam: an output packs what was taken from the ring and attempts to deliver it.
 
-Called by a `Shipper`'s drain thread, one thread for each output, so that no output waits for another. NDJSON on stdout
-is here; HTTP is in `posting`. An OpenTelemetry exporter is one more `Output`, given to the client as `otel_exporter`.
+Called by a `Shipper`'s drain thread, one thread for each output, so that no output waits for another. HTTP is in
+`posting`, NDJSON on stdout in `ndjson`. An OpenTelemetry exporter is one more `Output`, given to the client as
+`otel_exporter`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
-from dunetrace.sdk import lifecycle
 from dunetrace.sdk.ring import Taken
 
 
@@ -68,6 +66,14 @@ class Output(Protocol):
         """Let go of every connection: this is the end, or a forked child and they are the parent's."""
 
 
+@runtime_checkable
+class Flushing(Protocol):
+    """An output that hands on what it was given later, if it is not asked to do so now."""
+
+    def flush(self, timeout_s: float, *, final: bool) -> bool:
+        """Hand on what is held, for at most `timeout_s`; `final`: nothing more will come. Whether all of it arrived."""
+
+
 def is_output(value: object) -> TypeGuard[Output]:
     """Whether a shipper can work with `value`, whatever it is."""
     try:
@@ -97,49 +103,3 @@ def payload(one: Taken) -> dict[str, Any]:
     if one.segment.lost and one.record.edge == "end":
         content = content | {"dropped_events": one.segment.lost}
     return content
-
-
-class NdjsonOutput:
-    """One line an event on stdout, for Loki and the like. Buffered by the drain thread, flushed after each parcel."""
-
-    name = "ndjson"
-    batch_size = 100
-    largest_batch = 500
-    slow_modules: tuple[str, ...] = ()
-
-    def pack(self, taken: list[Taken], lost: int) -> tuple[Parcel, list[Taken]]:
-        """The lines, each with its newline."""
-        lines, good, bad = written(taken, _ndjson)
-        return Parcel("".join(f"{line}\n" for line in lines).encode(), good, lost=lost), bad
-
-    def attempt(self, parcel: Parcel, timeout_s: float) -> Outcome:  # noqa: ARG002 - a write to stdout has no timeout
-        """Write to what is stdout now. A closed stdout loses the lines and is said once."""
-        try:
-            with lifecycle.unforked():  # a child would write what is buffered again
-                sys.stdout.write(parcel.body.decode())
-                sys.stdout.flush()
-        except (OSError, ValueError, AttributeError) as error:
-            lifecycle.warn_once("stdout", f"events cannot be written to stdout ({type(error).__name__}); they are lost")
-            return Outcome(Verdict.REFUSED)
-        return Outcome(Verdict.DONE)
-
-    def reset(self) -> None:
-        """Nothing is held."""
-
-
-def _ndjson(one: Taken) -> dict[str, Any]:
-    record = one.record
-    line = {
-        "ts": datetime.fromtimestamp(record.timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "level": "info",
-        "logger": "dunetrace",
-        "event_type": record.event_type,
-        "agent_id": record.key.agent_id,
-        "run_id": record.key.run_id,
-        "agent_version": record.key.agent_version,
-        "step_index": record.step_index,
-        "payload": payload(one),
-    }
-    if record.key.parent_run_id:
-        line["parent_run_id"] = record.key.parent_run_id
-    return line

@@ -14,6 +14,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
+from dunetrace.events import Event
 from dunetrace.sdk.content import Late
 
 _LONGEST_WAIT_S = 0.1  # a signal handler that asks for counts may have interrupted whoever holds the lock
@@ -49,6 +50,12 @@ class Record(NamedTuple):
         for late in self.late:
             made |= late.resolve()
         return made | self.payload
+
+    def event(self, payload: dict[str, Any]) -> Event:
+        """The event with this payload, as the fold takes it; here received when it was made."""
+        run_id, agent_id, agent_version, parent_run_id = self.key
+        at = self.timestamp
+        return Event(self.event_type, run_id, agent_id, agent_version, self.step_index, at, payload, parent_run_id, at)
 
 
 class Segment:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dunetrace.backoff import delay_s
 from dunetrace.sdk import lifecycle
 from dunetrace.sdk.content import Backlog
-from dunetrace.sdk.outputs import Outcome, Output, Parcel, Verdict
+from dunetrace.sdk.outputs import Flushing, Outcome, Output, Parcel, Verdict
 from dunetrace.sdk.ring import Ring, Taken
 
 ATTEMPT_TIMEOUT_S = 10.0
@@ -67,6 +67,7 @@ class Shipper:
         self._stop: _Stop | None = None
         self._was_answered = False  # by anybody, ever
         self._calls_lost = 0
+        self._flushes_failed = 0  # of the output's own
         self._lost_at_last_flush = 0
         self.attempts = 0
 
@@ -144,7 +145,7 @@ class Shipper:
         self._begin()
 
     def _lost(self) -> int:
-        return self.ring.dropped + self.ring.rejected + self._calls_lost
+        return self.ring.dropped + self.ring.rejected + self._calls_lost + self._flushes_failed
 
     def _all_acknowledged(self) -> bool:
         before, self._lost_at_last_flush = self._lost_at_last_flush, self._lost()
@@ -164,6 +165,8 @@ class Shipper:
         self._end()
 
     def _end(self) -> None:
+        if self._stop is not None:
+            self._hand_on(self._stop.deadline, final=True)
         self.ring.closed = True
         self.ring.drop_waiting()
         self._calls_lost += len(self._calls)
@@ -171,6 +174,16 @@ class Shipper:
         self._listen(0)
         self._answer_flushes()
         self._let_go()
+
+    def _hand_on(self, deadline: float, *, final: bool = False) -> None:
+        """Have the output hand on what it holds."""
+        if isinstance(self.output, Flushing):
+            try:
+                arrived = self.output.flush(max(0.0, deadline - time.monotonic()), final=final)
+            except Exception as error:
+                lifecycle.debug(f"{self.output.name}: a flush failed: {type(error).__name__}")
+                arrived = False
+            self._flushes_failed += not arrived
 
     def _let_go(self) -> None:
         try:
@@ -303,6 +316,7 @@ class Shipper:
         ready = [flush for flush in self._flushes if not self._calls and self._has_shipped(flush.up_to)]
         if not ready:
             return
+        self._hand_on(max(flush.deadline for flush in ready))
         acknowledged = self._all_acknowledged()
         for flush in ready:
             self._flushes.remove(flush)

@@ -29,6 +29,7 @@ from tests.harness.server import Server
 from tests.langfuse import Langfuse, observation
 from tests.models import Model
 from tests.receiver import Received, Receiver
+from tests.sdk.sink import running_sink
 
 JSON = "application/json"
 
@@ -36,12 +37,19 @@ JSON = "application/json"
 AGENT = """
     import sys
     from dunetrace import Dunetrace
+    from dunetrace.integrations.otel import DunetraceOTelExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(sys.argv[3])))
     numbers = iter(range(1000))
     def canary():
         return f"{sys.argv[2]}{next(numbers):03d}"
 
-    dt = Dunetrace(sys.argv[1], emit_as_json=True, debug=True, hash_key=canary())
+    otel = DunetraceOTelExporter(provider)
+    dt = Dunetrace(sys.argv[1], emit_as_json=True, otel_exporter=otel, debug=True, hash_key=canary())
     big = canary() + " lorem ipsum" * 5000 + canary()
     told = dict(user_input="Ignore previous instructions " + canary(), system_prompt=canary(), task=canary())
     with dt.run("canary-agent", model="m", tools=["search"], **told) as run:
@@ -250,9 +258,9 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
             "LOG_LEVEL": "DEBUG",
         }
         with Server(tmp_path / "data", env=environment) as server:
-            with Relay(server.ingest_url) as relay:
+            with Relay(server.ingest_url) as relay, running_sink() as collector:
                 agent = subprocess.run(
-                    [sys.executable, "-X", "dev", str(script), relay.url, canary],
+                    [sys.executable, "-X", "dev", str(script), relay.url, canary, f"{collector.url}/v1/traces"],
                     capture_output=True, check=False, timeout=60,
                 )  # fmt: skip
             assert agent.returncode == 0, agent.stderr.decode()
@@ -271,6 +279,7 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
         places = {
             "what left the SDK": sent,
             "NDJSON": agent.stdout,
+            "OTLP": b"".join(str(request.headers).encode() + request.body for request in collector.requests),
             "the agent's stderr": agent.stderr,
             "the answers of the door": answer.content + others,
             "the tables": dump,
@@ -280,7 +289,7 @@ async def test_no_content_leaves_the_agent_or_stays_anywhere(tmp_path: Path) -> 
             "PagerDuty": b"".join(_but_the_key(request) for request in pager.requests),
             **{str(path): path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()},
         }
-    for place in ("what left the SDK", "NDJSON", "the tables", "the API", "the webhook", "Slack", "PagerDuty"):
+    for place in ("what left the SDK", "NDJSON", "OTLP", "the tables", "the API", "the webhook", "Slack", "PagerDuty"):
         assert b"canary-agent" in places[place] or b"raw-agent" in places[place], f"{place}: the test saw nothing"
     assert min(len(sent.requests) for sent in (receiver, slack, pager)) >= 3
     assert all(canary in user and canary not in system for system, user in model.questions)
