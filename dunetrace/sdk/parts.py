@@ -120,7 +120,7 @@ def _driven(generator: Generator[Any, Any, Any], part: Part) -> Generator[Any, A
             with _working(part):
                 generator.close()
             raise
-        except BaseException as thrown:
+        except BaseException as thrown:  # noqa: ASYNC103 - for the generator to deal with
             step = partial(generator.throw, thrown)
         else:
             step = partial(generator.send, sent)
@@ -144,7 +144,7 @@ def _async_generator(function: Any, begin: Begin) -> Any:
                     with _working(part):
                         await generator.aclose()
                     raise
-                except BaseException as thrown:
+                except BaseException as thrown:  # noqa: ASYNC103 - as above
                     step = partial(generator.athrow, thrown)
                 else:
                     step = partial(generator.asend, sent)
