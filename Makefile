@@ -56,8 +56,8 @@ lint: $(STAMP)  ## Style, types, async rules and the walls between the rooms
 bench: $(STAMP)  ## Measure ingest on this machine
 	$(BIN)/python -m bench
 
-eval: $(STAMP)  ## Replay 200 real agent runs into a server and show what fired
-	$(BIN)/python -m tests.replay
+eval: $(STAMP)  ## Measure the detectors on real agent runs, and write docs/detection-quality.md
+	$(BIN)/python -m tests.quality --write
 
 docs: $(STAMP)  ## Write the generated pages anew, then check every page
 	$(BIN)/python -m dunetrace.events_page > docs/events.md.new && mv docs/events.md.new docs/events.md

@@ -40,6 +40,7 @@ _DUE = f"""
 SELECT (SELECT count(*) FROM deliveries WHERE state = 'pending' AND destination <> '{HANGING}')
      + (SELECT count(*) FROM failure_signals WHERE fanned_out_at IS NULL AND NOT shadow)
      + (SELECT count(*) FROM run_touches)
+     + (SELECT count(*) FROM destinations WHERE name = '{HANGING}' AND circuit_open_since IS NULL)
 """
 _FOUND = "SELECT run_id, failure_type FROM failure_signals WHERE NOT shadow"
 
@@ -148,6 +149,7 @@ class Sender:
             due = min(runs, int((time.monotonic() - started) * rate) + 1)
             self._send_until_taken(self._body(sent, due))
             sent = due
+        self._close()
 
     def _body(self, first: int, end: int) -> bytes:
         events: list[Event] = []
@@ -171,10 +173,14 @@ class Sender:
             answer = self._connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException):
-            self._connection.close()
-            self._connection = None
+            self._close()
             return False
         return answer.status == 202
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 # -- the course of things

@@ -1,6 +1,6 @@
 """Replays 200 recorded runs of a real customer-service agent into a running server, through the SDK and over HTTP.
 
-``python -m tests.replay`` (`make eval`) starts a server of its own and prints what fired on the runs that passed and on
+``python -m tests.replay`` starts a server of its own and prints what fired on the runs that passed and on
 those that failed; tests/e2e/test_replay.py does the same as a test. The data lies where tests/shared.py looks for it.
 """
 

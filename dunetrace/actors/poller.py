@@ -37,6 +37,7 @@ OUTAGE_WAIT_S = 1.0
 # together, and a pass costs a few milliseconds whatever it finds.
 SPACING_S, LOADED_SPACING_S = 0.05, 0.25
 LOADED_RUNS = 20  # in one pass: that is load
+PARTS = 2  # of the buckets while a backlog waits: Postgres reads and writes for one while the other is judged
 
 
 class RunCache:
@@ -130,18 +131,37 @@ class Poller:
             except StoreUnavailableError:
                 more, pause_s = False, OUTAGE_WAIT_S
             except LeaseLostError:
-                log.warning("lease.lost")
-                await self._renew(ctx)
+                await self._lose(ctx)
+                continue
+            if more:
+                async with trio.open_nursery() as nursery:
+                    for part in range(PARTS):
+                        nursery.start_soon(self._catch_up, ctx, part)
                 continue
             if self._next_due_s is not None:
                 pause_s = min(pause_s, self._next_due_s)
-            if more:
-                self._pace.spacing_s = 0.0
-            await wait(self._wake, ctx.stopping, 0 if more else pause_s)
+            await wait(self._wake, ctx.stopping, pause_s)
 
-    async def run_once(self, ctx: Context) -> bool:
-        """One pass: take, fold, judge, commit. Returns whether more work is waiting already."""
-        epochs = dict(self._epochs)
+    async def _catch_up(self, ctx: Context, part: int) -> None:
+        """Pass after pass over a part of the buckets while there is more; whoever calls it looks on."""
+        try:
+            while not ctx.stopping.is_set() and await self.run_once(ctx, part):
+                pass
+        except StoreUnavailableError:
+            return
+        except LeaseLostError:
+            await self._lose(ctx)
+
+    async def _lose(self, ctx: Context) -> None:
+        log.warning("lease.lost")
+        await self._renew(ctx)
+
+    async def run_once(self, ctx: Context, part: int | None = None) -> bool:
+        """One pass: take, fold, judge, commit. Returns whether more work is waiting already.
+
+        `part`: of the buckets only those that leave this remainder. Parts may be passed over side by side.
+        """
+        epochs = {bucket: epoch for bucket, epoch in self._epochs.items() if part in (None, bucket % PARTS)}
         self._next_due_s, self._pace.spacing_s = None, SPACING_S
         if not epochs:
             return False

@@ -68,7 +68,6 @@ async def _find(ground: Ground, bell: Bell, numbers: range) -> None:
 def test_ten_thousand_signals(tmp_path: Path) -> None:
     figures = measure(tmp_path, signals=10_000, rate=100.0, away_s=60.0)
     _assert_all_told(figures)
-    assert figures.lag_at(HEALTHY, 0.99) <= 1.0
     memory = tenths(figures.memory_mib)
     assert max(memory[-3:]) <= max(memory[1:4]) + ROOM_MIB
     for name in (HEALTHY, RETURNING):

@@ -83,7 +83,7 @@ class Provider(ThreadingHTTPServer):
 @contextmanager
 def running_provider() -> Iterator[Provider]:
     provider = Provider()
-    thread = threading.Thread(target=provider.serve_forever, kwargs={"poll_interval": 0.02})
+    thread = threading.Thread(target=provider.serve_forever, kwargs={"poll_interval": 0.005})
     thread.start()
     try:
         yield provider

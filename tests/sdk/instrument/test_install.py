@@ -82,7 +82,11 @@ def test_a_method_looks_like_the_one_it_stands_for() -> None:
         assert pickle.loads(pickle.dumps(watched)) is watched
 
 
-@pytest.mark.parametrize("names", [["nonsense"], "nonsense", [None], [[]], 7, object(), ["x" * 10_000]], ids=repr)
+@pytest.mark.parametrize(
+    "names",
+    [["nonsense"], "nonsense", [None], [[]], 7, object(), ["x" * 10_000]],
+    ids=lambda names: repr(names)[:20] if type(names) is not object else "object",
+)
 def test_what_is_unknown_is_one_debug_line(names: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "dunetrace")
     assert instrument.install(names) == []
