@@ -14,6 +14,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -64,6 +65,11 @@ class Hasher:
 
 def agent_version(system_prompt: str, model: str, tools: Sequence[str]) -> str:
     """Eight hex digits that change when the agent's prompt, model or tools do; the same from every client."""
+    return _agent_version(system_prompt, model, tuple(tools))
+
+
+@lru_cache(maxsize=16)  # an agent starts run after run with the same ones
+def _agent_version(system_prompt: str, model: str, tools: tuple[str, ...]) -> str:
     return hashlib.sha256(_utf8(f"{system_prompt}:{model}:{sorted(tools)}")).hexdigest()[:8]
 
 
@@ -158,7 +164,15 @@ class _Snapshot:
     def _mapping(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
         room = max(self._left, 0)
         items = value.items() if len(value) <= room else islice(value.items(), room)
-        plain = {k if type(k) is str else self._key(k, depth): self.of(v, depth + 1) for k, v in items}
+        plain: dict[str, Any] = {}
+        for k, v in items:
+            if type(v) is str:  # most values are, and this spares them a call
+                self._left -= 1
+                self.chars += len(v)
+                kept = v
+            else:
+                kept = self.of(v, depth + 1)
+            plain[k if type(k) is str else self._key(k, depth)] = kept
         if len(value) > room:
             plain["…"] = len(value)
         return plain

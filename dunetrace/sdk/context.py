@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -162,8 +162,7 @@ class RunContext:
         }
         if output is None:
             payload["output_hash"] = self._content.digest(plain.text(output_hash))
-        late = (*self._late(self._content.output, output), *self._late(self._content.error, error))
-        self._answer("llm.responded", call, payload, *late)
+        self._answer("llm.responded", call, payload, self._outcome(output, error))
 
     @quiet(fallback=0)
     def tool_called(self, tool_name: str, args: object = None) -> int:
@@ -174,7 +173,7 @@ class RunContext:
         self._tool_calls += 1
         name = plain.name(tool_name)
         late = self._content.args({} if args is None else args)
-        return self._call("tool.called", self._tool, {"tool_name": name}, late, name=name)
+        return self._call("tool.called", self._tool, {"tool_name": name}, (late,), name)
 
     @quiet(fallback=None)
     def tool_responded(
@@ -201,8 +200,7 @@ class RunContext:
             "output_length": None if output_length is UNSET else plain.count(output_length),
             "latency_ms": _latency_ms(latency_ms, call),
         }
-        late = (*self._late(self._content.output, output), *self._late(self._content.error, error))
-        self._answer("tool.responded", call, payload, *late)
+        self._answer("tool.responded", call, payload, self._outcome(output, error))
 
     @quiet(fallback=0)
     def retrieval_called(self, index_name: str, query_hash: str = "", *, query: object = None) -> int:
@@ -214,9 +212,8 @@ class RunContext:
         payload: dict[str, Any] = {"index_name": name}
         if query is None:
             payload["query_hash"] = self._content.digest(plain.text(query_hash))
-        return self._call(
-            "retrieval.called", self._retrieval, payload, *self._late(self._content.query, query), name=name
-        )
+        late = () if query is None else (self._content.query(query),)
+        return self._call("retrieval.called", self._retrieval, payload, late, name)
 
     @quiet(fallback=None)
     def retrieval_responded(
@@ -242,7 +239,8 @@ class RunContext:
             "top_score": plain.score(top_score),
             "latency_ms": _latency_ms(latency_ms, call),
         }
-        self._answer("retrieval.responded", call, payload, *self._late(self._content.retrieved, content))
+        late = () if content is None else (self._content.retrieved(content),)
+        self._answer("retrieval.responded", call, payload, late)
 
     @quiet(fallback=None)
     def external_signal(self, signal_name: str, source: str = "", **meta: object) -> None:
@@ -304,17 +302,23 @@ class RunContext:
 
     # ---- how events are made
 
-    def _late(self, take: Callable[[object], Late], value: object) -> tuple[Late, ...]:
-        return () if value is None else (take(value),)
+    def _outcome(self, output: object, error: object) -> tuple[Late, ...]:
+        if output is None:
+            return () if error is None else (self._content.error(error),)
+        late = self._content.output(output)
+        return (late,) if error is None else (late, self._content.error(error))
 
-    def _call(self, event_type: str, kind: OpenCalls, payload: dict[str, Any], *late: Late, name: str = "") -> int:
+    def _call(
+        self, event_type: str, kind: OpenCalls, payload: dict[str, Any], late: tuple[Late, ...] = (), name: str = ""
+    ) -> int:
         step = self.step = next(self._steps)
         payload["call_id"] = call_id = kind.open(name, step)
         self._emit(event_type, step, payload, late)
         return call_id
 
-    def _answer(self, event_type: str, call: OpenCall | None, payload: dict[str, Any], *late: Late) -> None:
-        payload = {key: value for key, value in payload.items() if value is not None}
+    def _answer(self, event_type: str, call: OpenCall | None, payload: dict[str, Any], late: tuple[Late, ...]) -> None:
+        if None in payload.values():
+            payload = {key: value for key, value in payload.items() if value is not None}
         if call is not None:
             payload["call_id"] = call.call_id
         self._emit(event_type, self.step if call is None else call.step_index, payload, late)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -28,16 +29,21 @@ def text(value: object) -> str:
 
 def name(value: object) -> str:
     """A name the developer chose, cut at 256 characters."""
-    if type(value) is str and len(value) <= MAX_NAME_CHARS and value.isascii() and value.isprintable():
-        return value
+    if type(value) is str and len(value) <= MAX_NAME_CHARS:
+        return _storable_name(value)
     return storable(text(value)[:MAX_NAME_CHARS])
+
+
+@lru_cache(maxsize=256)  # an agent names the same few tools and models again and again
+def _storable_name(value: str) -> str:
+    return value if value.isascii() and value.isprintable() else storable(value)
 
 
 def names(values: object) -> list[str]:
     """The names of tools: of strings themselves, of objects and functions what they are called; at most 512."""
     if values is None:
         return []
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    if type(values) is not list and (isinstance(values, str) or not isinstance(values, Iterable)):
         return [_called(values)]
     try:
         return [_called(value) for value in islice(values, MAX_NAMES)]
