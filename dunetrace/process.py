@@ -43,6 +43,7 @@ SHUTDOWN_LIMIT_S: Final = 10.0
 # Objects made and not yet freed before cycles are looked for. The rows and runs in hand are tens of thousands of
 # objects and no cycles: walking them as often as Python does by default took a quarter of the time of judging.
 GC_AFTER_OBJECTS: Final = 50_000
+THREADS_SWITCH_S: Final = 0.0005  # the loop waits for the thread that judges no longer than this at a time
 EXIT_FORCED: Final = 70
 
 
@@ -63,6 +64,7 @@ async def serve(settings: Settings, roles: Sequence[str], version: str, ready: C
     """
     gc.freeze()  # what is loaded by now stays
     gc.set_threshold(GC_AFTER_OBJECTS, 20, 20)
+    sys.setswitchinterval(THREADS_SWITCH_S)
     stop = trio.Event()
     # Before anything is opened: a signal while the embedded Postgres is only starting ends things in order too.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

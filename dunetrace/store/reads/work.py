@@ -16,7 +16,7 @@ from dunetrace.store.columns import columns
 if TYPE_CHECKING:
     from dunetrace.store.gateway import Connection
 
-MAX_TOUCHES = 2_000
+MAX_TOUCHES = 1_000
 MAX_DUE = 500
 MAX_EVENTS = 50_000  # events of one pass in memory; a larger run is taken alone
 BASELINE_RUNS = 50
