@@ -189,13 +189,15 @@ async def test_claiming_and_keeping_read_what_they_claim_and_no_more(crowd: Grou
 async def _work_of_a_claim(conn: Connection, plan: str) -> tuple[int, int, list[Claim]]:
     """Whole tables read, and rows found through an index, by a claim of 50 and the keeping of what came of them."""
     await conn.execute(f"SET LOCAL plan_cache_mode = {plan}")
+    before = await conn.fetchrow(_READ)  # of the fixture, as long as Postgres has not passed that on
     claimed = await writes.claim(conn, "webhook", LEASE_S, 50)
     await writes.keep(conn, [_settled(claim, outcome_of(200)) for claim in claimed.claims])
-    row = await conn.fetchrow(
-        """
-        SELECT sum(seq_scan)::int AS scans, sum(idx_tup_fetch)::int AS fetched FROM pg_stat_xact_user_tables
-        WHERE relname IN ('deliveries', 'failure_signals')
-        """
-    )
-    assert row is not None
-    return row["scans"], row["fetched"], claimed.claims
+    after = await conn.fetchrow(_READ)
+    assert before is not None and after is not None
+    return after["scans"] - before["scans"], after["fetched"] - before["fetched"], claimed.claims
+
+
+_READ = """
+SELECT coalesce(sum(seq_scan), 0)::int AS scans, coalesce(sum(idx_tup_fetch), 0)::int AS fetched
+FROM pg_stat_xact_user_tables WHERE relname IN ('deliveries', 'failure_signals')
+"""
