@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dunetrace.store.reads.work import BASELINE_RUNS, MAX_EVENTS, Case, fetch_events
 
@@ -57,7 +57,8 @@ async def page(conn: Connection, scope: Scope, agent_id: str, place: Place) -> P
         """,
         scope.customer_id, agent_id, scope.agent_list, place.started_at, place.run_id, BASELINE_RUNS, MOST_RUNS,
     )  # fmt: skip
-    chosen, events = [], 0
+    chosen: list[Any] = []
+    events = 0
     for row in rows:
         events += row["event_count"]
         if chosen and events > MAX_EVENTS:
