@@ -5,12 +5,16 @@ Every error a person can mend is one line on stderr and exit status 2.
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TypeVar
 
 from dunetrace.errors import DunetraceError, SettingError, StoreUnavailableError
@@ -21,10 +25,12 @@ try:
     import click
     import trio
 
-    from dunetrace import config, telemetry
+    from dunetrace import config, documents, telemetry
     from dunetrace.actors.wakeups import CHANNEL
     from dunetrace.alerts import Destination, destinations_from
     from dunetrace.alerts.trial import send_tests
+    from dunetrace.backtest import Backtest, StoredRun
+    from dunetrace.detectors import thresholds
     from dunetrace.nursery import ROLES
     from dunetrace.process import Addresses, serve
     from dunetrace.serving import auth
@@ -33,6 +39,7 @@ try:
     from dunetrace.store.embedded import DataDirectory, EmbeddedPostgres
     from dunetrace.store.gateway import Gateway, check_access, open_gateway
     from dunetrace.store.reads import keys as key_reads
+    from dunetrace.store.reads import stored
     from dunetrace.store.reads.scope import Scope
     from dunetrace.store.writes import deliveries as delivery_writes
     from dunetrace.store.writes import digest as digest_writes
@@ -152,6 +159,64 @@ def revoke_key(key_hash: str, customer: str) -> None:
     if found != 1:
         raise click.UsageError(f"{found} keys of customer {customer!r} begin with {key_hash!r}; see: keys list")
     click.echo("revoked")
+
+
+_AGO_S = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def _ago(_context: click.Context, _option: click.Parameter, value: str) -> float:
+    """Seconds, of ``90m``, ``12h``, ``7d`` or ``2w``."""
+    found = re.fullmatch(r"([1-9]\d{0,5})([mhdw])", value.strip())
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no length of time; it looks like 90m, 12h, 7d or 2w")
+    return int(found[1]) * _AGO_S[found[2]]
+
+
+@main.command()
+@click.option("--config", "path", required=True, type=Path, help="The detectors.yml to try.")
+@click.option("--agent", required=True, help="Whose runs.")
+@click.option("--since", "since_s", default="7d", show_default=True, callback=_ago, help="How far back: 90m, 12h, 7d.")
+@click.option("--customer", default="default", show_default=True, help="Whose agent.")
+@click.option("--limit", default=100_000, show_default=True, type=click.IntRange(1), help="At most so many runs.")
+@click.option("--json", "as_json", is_flag=True, help="For machines, with all run ids.")
+def backtest(*, path: Path, agent: str, since_s: float, customer: str, limit: int, as_json: bool) -> None:
+    """Judge stored runs with other thresholds, and say what would appear and disappear. Writes nothing.
+
+    Both the thresholds that are configured and those to try are applied anew to the stored events, so it shows what the
+    thresholds alone change. It may run beside the server.
+    """
+    with _mendable():
+        now = config.load()
+        try:
+            then = thresholds.check(documents.read("--config", path, path))
+        except SettingError as error:
+            raise SettingError(f"{path}: {error}") from None
+    limits = now.limits.for_agent(agent), then.for_agent(agent)
+    began_at, scope = time.time() - since_s, Scope(customer)
+
+    async def compare(gateway: Gateway) -> Backtest:
+        known = await gateway.unit(stored.agents, scope)
+        if agent not in known:
+            near = f"; the nearest is {nearest(agent, known)!r}" if known else ""
+            raise SettingError(f"--agent: customer {customer!r} has no agent {agent!r}{near}")
+        compared, place = Backtest(), stored.Place(began_at, "")
+        while compared.runs < limit:
+            page: stored.Page = await gateway.unit(stored.page, scope, agent, place)
+            runs = [_stored_run(one, page.now, now.stall_timeout_s) for one in page.runs[: limit - compared.runs]]
+            await trio.to_thread.run_sync(partial(compared.add_all, runs, *limits))
+            if page.after is None:
+                break
+            place = page.after
+            click.echo(f"{compared.runs:,} runs so far", err=True)
+        return compared
+
+    compared = _with_database(compare)
+    click.echo(json.dumps(compared.as_dict(), indent=2) if as_json else "\n".join(compared.lines()))
+
+
+def _stored_run(one: stored.Stored, now: float, stall_s: float) -> StoredRun:
+    is_silent = now - one.last_received_at.timestamp() >= stall_s
+    return StoredRun(one.case.key[1], one.case.events(), one.usual_steps, is_silent, now)
 
 
 @main.group()

@@ -214,11 +214,11 @@ async def _load_events(conn: Connection, cases: list[Case], folded: Callable[[Ru
     for case in cases:
         case.rebuilt = held[case.key] is None
     news = [case for case in cases if (at := held[case.key]) is None or at.event_count < case.announced]
-    await _fetch_events(conn, news, [at.last_id if (at := held[case.key]) else 0 for case in news])
+    await fetch_events(conn, news, [at.last_id if (at := held[case.key]) else 0 for case in news])
     broken = [case for case in news if (at := held[case.key]) is not None and not _goes_on(case, at)]
     for case in broken:
         case.rebuilt, case.rows = True, []
-    await _fetch_events(conn, broken, [0] * len(broken))
+    await fetch_events(conn, broken, [0] * len(broken))
 
 
 def _goes_on(case: Case, at: Folded) -> bool:
@@ -231,7 +231,8 @@ def _goes_on(case: Case, at: Folded) -> bool:
     return not case.rows or (case.rows[0]["timestamp"], case.rows[0]["step_index"]) >= at.last_order
 
 
-async def _fetch_events(conn: Connection, cases: list[Case], after_ids: list[int]) -> None:
+async def fetch_events(conn: Connection, cases: list[Case], after_ids: list[int]) -> None:
+    """Give each case its events in order, those with a larger id than its one of `after_ids`."""
     if not cases:
         return
     rows = await conn.fetch(
